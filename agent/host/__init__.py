@@ -1,0 +1,1 @@
+"""The only code that touches the outside: disk, systemd, processes, HTTP probes, journal, clock."""

@@ -1,0 +1,1 @@
+"""Reading a lab: YAML with positions → `Lab`, or every problem at once."""

@@ -1,0 +1,71 @@
+"""What the gateway will serve: model groups, their deployments and their chains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.model.finding import Position
+
+
+class GroupOrigin(StrEnum):
+    """Which part of the lab a model group comes from."""
+
+    MODEL = "model"
+    CAPABILITY = "capability"
+    BALANCE = "balance"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One (model group, provider) entry of the gateway's model list.
+
+    Attributes:
+        model: the name that the provider is asked for.
+        service: the local service behind it; None for a remote provider.
+        weight: relative share within its group; None when it is alone.
+    """
+
+    group: str
+    provider: str
+    model: str
+    service: str | None
+    weight: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A name that clients may ask the gateway for.
+
+    `chain` holds the fallback groups in order, as the gateway will be told them.
+    """
+
+    name: str
+    at: Position
+    origin: GroupOrigin
+    deployments: tuple[Deployment, ...]
+    chain: tuple[str, ...] = ()
+
+    @property
+    def services(self) -> frozenset[str]:
+        return frozenset(d.service for d in self.deployments if d.service is not None)
+
+    @property
+    def local(self) -> bool:
+        """Whether every deployment is on this host."""
+        return all(d.service is not None for d in self.deployments)
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingTable:
+    """Every model group, in the order in which the gateway lists them."""
+
+    groups: tuple[Group, ...]
+    default_chain: tuple[str, ...] = ()
+
+    def group(self, name: str) -> Group | None:
+        return next((group for group in self.groups if group.name == name), None)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(group.name for group in self.groups)

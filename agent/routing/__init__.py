@@ -1,0 +1,1 @@
+"""Lab → the LiteLLM document: its groups, its chains, its rules."""
