@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -39,6 +40,9 @@ class Units(Protocol):
     """The systemd user manager. Raises `BusUnavailable` when it does not answer."""
 
     def states(self, units: Sequence[str]) -> dict[str, UnitState]: ...
+    def dependents(self, units: Sequence[str]) -> tuple[str, ...]:
+        """Units that run and need one of these: systemd stops them together with it."""
+
     def reload(self) -> None: ...
     def reset_failed(self, units: Sequence[str]) -> None: ...
     def run(self, action: Action, units: Sequence[str], timeout_s: float) -> dict[str, str]:
@@ -95,6 +99,13 @@ class Reporter(Protocol):
     def step(self, name: str, detail: str, **facts: object) -> None: ...
 
 
+class Signals(Protocol):
+    """Ctrl-C and SIGTERM. They are remembered, and raise `Interrupted` only at safe points."""
+
+    def interruptible(self) -> AbstractContextManager[None]:
+        """Within the block a signal, also one remembered from before, raises at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
     """Everything the engine reaches the outside through."""
@@ -106,4 +117,5 @@ class Ports:
     journal: Journal
     clock: Clock
     reporter: Reporter
+    signals: Signals
     paths: HostPaths

@@ -1,4 +1,4 @@
-"""Generations: immutable, numbered snapshots of everything deployed; and the record of a transaction.
+"""Generations: immutable, numbered snapshots of a deploy; and the record of a transaction.
 
 Everything that a rollback or a recovery needs is in here. Neither ever reads the lab.
 """
@@ -147,7 +147,8 @@ class Manifest:
     @property
     def paths(self) -> frozenset[str]:
         """Every host path outside the state folder that this generation places something at."""
-        return frozenset(p.path for p in (*self.links, *self.host_files))
+        links = frozenset(link.path for link in self.links)
+        return links | frozenset(file.path for file in self.host_files)
 
     @property
     def gateway(self) -> ServiceSpec | None:
@@ -173,6 +174,18 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """What became of a generation; stored beside its manifest as `verdict.json`.
+
+    `evidence` holds one sentence per failed sample, and per chain that is weaker than meant.
+    """
+
+    standing: Standing
+    judged_at: str
+    evidence: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """A sealed generation in the store.
 
@@ -181,19 +194,18 @@ class Generation:
 
     manifest: Manifest
     folder: str
-    standing: Standing
+    judgement: Judgement | None = None
+
+    @property
+    def standing(self) -> Standing:
+        if self.judgement is not None:
+            return self.judgement.standing
+        adopted = self.manifest.kind is GenerationKind.ADOPTED
+        return Standing.ADOPTED if adopted else Standing.UNPROVED
 
     @property
     def number(self) -> int:
         return self.manifest.number
-
-
-class Phase(StrEnum):
-    """How far the transaction in flight is known to have come."""
-
-    BEGUN = "begun"
-    PROVED = "proved"
-    RESTORING = "restoring"
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,16 +216,15 @@ class Record:
         previous: the generation that `current` named when it began.
         target: the generation being deployed.
         fallback: the last verified-good generation, to which a failure goes back.
-        running_before: units that ran when it began.
-        keep_target: `--no-rollback`: a failure leaves the target in place.
+        running_before: units that are not ours, depend on ours, and ran when it began.
+        keep_target: a failure leaves the target in place (`--no-rollback`, `labctl rollback`).
     """
 
-    phase: Phase
     previous: int
     target: int
     fallback: int
     verb: str
     started_at: str
-    pid: int
     running_before: tuple[str, ...] = ()
+    keep_target: bool = False
     format: int = 1

@@ -57,7 +57,7 @@ class UnitState:
 
 @dataclass(frozen=True, slots=True)
 class PortHolder:
-    """Who listens on a local TCP port. `unit` is a systemd unit, system or user; None if unknown."""
+    """Who listens on a local TCP port. `unit` is a systemd unit, of the system or a user."""
 
     port: int
     pid: int | None

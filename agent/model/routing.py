@@ -37,7 +37,8 @@ class Deployment:
 class Group:
     """A name that clients may ask the gateway for.
 
-    `chain` holds the fallback groups in order, as the gateway will be told them.
+    `chain` holds the fallback groups in order, as the gateway will try them. `inherits` says that
+    they are the default chain's, because the lab gives the group no chain of its own.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Group:
     origin: GroupOrigin
     deployments: tuple[Deployment, ...]
     chain: tuple[str, ...] = ()
+    inherits: bool = False
 
     @property
     def services(self) -> frozenset[str]:

@@ -1,0 +1,146 @@
+"""Carry out a plan's waves, and wait until each service answers or has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent.deploy.ports import Ports
+from agent.model.generation import JudgeSettings, ServiceSpec
+from agent.model.host import Progress, UnitState
+from agent.model.plan import Action, Step
+from agent.model.verdict import Health, ProbeKind, Sample
+
+JOB_TIMEOUT_S = 120.0
+PROBE_TIMEOUT_S = 2.0
+FIRST_PAUSE_S = 0.05
+LONGEST_PAUSE_S = 0.5
+LOG_LINES = 20
+
+
+@dataclass(slots=True)
+class _Wait:
+    """One service that is on its way up."""
+
+    spec: ServiceSpec
+    began: float
+    moved: float
+    progress: Progress | None = None
+    said: str = "it did not answer yet"
+
+
+class Applier:
+    """Runs the steps of a plan over the service manager."""
+
+    def __init__(self, ports: Ports, judge: JudgeSettings) -> None:
+        self._ports = ports
+        self._judge = judge
+
+    def run(self, waves: Sequence[Sequence[Step]]) -> tuple[Sample, ...]:
+        """Carry out wave after wave. Stops at the first wave in which a required service failed.
+
+        Returns a sample for every service that failed; none when all answer.
+        """
+        failed: list[Sample] = []
+        for wave in waves:
+            failed += self._wave(wave)
+            if any(sample.required for sample in failed):
+                break
+        return tuple(failed)
+
+    def _wave(self, wave: Sequence[Step]) -> list[Sample]:
+        units = [step.service.unit for step in wave]
+        self._ports.units.reset_failed(units)
+        failed: list[Sample] = []
+        rising: list[ServiceSpec] = []
+        for action in (Action.STOP, Action.START, Action.RESTART):
+            group = [step for step in wave if step.action is action]
+            if not group:
+                continue
+            for step in group:
+                self._say(step)
+            specs = [step.service for step in group]
+            results = self._ports.units.run(action, [s.unit for s in specs], JOB_TIMEOUT_S)
+            for spec in specs:
+                result = results.get(spec.unit, "no answer from systemd")
+                if result != "done":
+                    failed.append(self.failure(spec, f"{action} job: {result}"))
+                elif action is not Action.STOP:
+                    rising.append(spec)
+        return failed + self.await_answers(rising)
+
+    def await_answers(self, specs: Sequence[ServiceSpec]) -> list[Sample]:
+        """Wait until each service answers its cheap probe. Deadlines follow progress.
+
+        A service has failed when
+        1. its unit failed or is being restarted by systemd,
+        2. nothing about its processes moved for `stall_timeout_s`, or
+        3. `start_timeout_s` is over, progress or not.
+        """
+        now = self._ports.clock.monotonic()
+        waiting = [_Wait(spec, began=now, moved=now) for spec in specs]
+        failed: list[Sample] = []
+        pause = FIRST_PAUSE_S
+        while waiting:
+            states = self._ports.units.states([w.spec.unit for w in waiting])
+            still: list[_Wait] = []
+            for wait in waiting:
+                done, sample = self._look(wait, states[wait.spec.unit])
+                if sample is not None:
+                    failed.append(sample)
+                elif not done:
+                    still.append(wait)
+            waiting = still
+            if waiting:
+                self._ports.units.wait(pause)
+                pause = min(pause * 1.5, LONGEST_PAUSE_S)
+        return failed
+
+    def _look(self, wait: _Wait, state: UnitState) -> tuple[bool, Sample | None]:
+        """(answers, failure) of one waiting service."""
+        spec = wait.spec
+        if state.broken or state.active == "inactive":
+            return False, self.failure(spec, "its process ended while it was starting")
+        now = self._ports.clock.monotonic()
+        if state.running:
+            sample = self._ports.prober.health(spec, PROBE_TIMEOUT_S)
+            if sample.good:
+                took = now - wait.began
+                self._ports.reporter.step(
+                    "answers", f"{spec.name} answers after {took:.1f} s", service=spec.name
+                )
+                return True, None
+            wait.said = sample.detail
+        progress = self._ports.processes.progress(state)
+        before = wait.progress
+        if progress is not None and (before is None or progress.moved_since(before)):
+            wait.progress, wait.moved = progress, now
+        if now - wait.moved >= self._judge.stall_timeout_s:
+            idle = f"no progress for {self._judge.stall_timeout_s:.0f} s"
+            return False, self.failure(spec, f"{idle}; last answer: {wait.said}", timed_out=True)
+        if now - wait.began >= spec.start_timeout_s:
+            limit = f"not up after {spec.start_timeout_s:.0f} s"
+            return False, self.failure(spec, f"{limit}; last answer: {wait.said}", timed_out=True)
+        return False, None
+
+    def failure(self, spec: ServiceSpec, what: str, *, timed_out: bool = False) -> Sample:
+        """A sample that says how the unit failed, with its exit status and last journal lines."""
+        state = self._ports.units.states([spec.unit])[spec.unit]
+        ending = f" ({state.ending})" if state.ending else ""
+        holder = (
+            self._ports.processes.holder(spec.port) if spec.port and not state.running else None
+        )
+        held = f"; port {spec.port} is held by {holder}" if holder is not None else ""
+        return Sample(
+            probe=ProbeKind.UNIT,
+            subject=spec.name,
+            health=Health.TIMED_OUT if timed_out else Health.UNHEALTHY,
+            detail=f"{spec.unit}: {what}{ending}{held}",
+            log_tail=self._ports.journal.tail(spec.unit, LOG_LINES),
+            required=spec.required,
+        )
+
+    def _say(self, step: Step) -> None:
+        self._ports.reporter.step(
+            str(step.action), f"{step}", service=step.service.name, why=step.why
+        )

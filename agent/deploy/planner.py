@@ -1,0 +1,184 @@
+"""Decide what has to happen: pure functions from wanted, deployed and observed to a `Plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from agent.model.generation import GroupSpec, Manifest, ServiceSpec
+from agent.model.host import Observed, UnitState
+from agent.model.lab import ServiceKind
+from agent.model.plan import Action, FileChange, Plan, Step
+
+
+def make_plan(
+    wanted: Sequence[ServiceSpec],
+    groups: Sequence[GroupSpec],
+    deployed: Manifest | None,
+    observed: Observed,
+    *,
+    changes: tuple[FileChange, ...] = (),
+    switch: bool = False,
+) -> Plan:
+    """The steps that lead from what is observed to what is wanted.
+
+    Decision tree, for each wanted unit:
+
+    1. It shall not run (it did not when it was adopted) and runs → stop.
+    2. It shall run and does not → start.
+    3. It runs with other inputs than wanted → restart, saying which input changed.
+    4. Otherwise it is left alone.
+
+    And for each deployed unit that is wanted no more: it is stopped.
+    """
+    steps = [step for spec in wanted if (step := _step(spec, deployed, observed))]
+    leaving = _leaving(wanted, deployed, observed)
+    return Plan(
+        changes=changes,
+        waves=order(steps, leaving, groups),
+        adopts=observed.foreign,
+        reload=switch or bool(observed.foreign or observed.wrong_placements),
+        switch=switch,
+        repairs=observed.wrong_placements,
+    )
+
+
+def _step(spec: ServiceSpec, deployed: Manifest | None, observed: Observed) -> Step | None:
+    state = observed.unit(spec.unit)
+    if not spec.active:
+        return Step(Action.STOP, spec, "it did not run before") if _alive(state) else None
+    if not state.running:
+        return Step(Action.START, spec, _why_down(state))
+    carried = observed.running_inputs.get(spec.unit)
+    if carried == spec.inputs:
+        return None
+    return Step(Action.RESTART, spec, _why_changed(spec, deployed, carried))
+
+
+def _alive(state: UnitState) -> bool:
+    return state.active not in ("inactive", "failed") or state.sub.startswith("auto-restart")
+
+
+def _why_down(state: UnitState) -> str:
+    if state.broken:
+        return f"it failed, {state.ending}" if state.ending else "it failed"
+    return "it does not run"
+
+
+def _why_changed(spec: ServiceSpec, deployed: Manifest | None, carried: str | None) -> str:
+    before = deployed.service(spec.name) if deployed else None
+    if before is None or before.inputs != carried:
+        return "it runs with other settings than labctl deployed"
+    old = dict(before.components)
+    new = dict(spec.components)
+    changed = [what for what in new if old.get(what) != new[what]]
+    changed += [what for what in old if what not in new]
+    return f"{_listed(changed)} changed" if changed else "its inputs changed"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def _leaving(
+    wanted: Sequence[ServiceSpec], deployed: Manifest | None, observed: Observed
+) -> list[Step]:
+    if deployed is None:
+        return []
+    staying = {spec.unit for spec in wanted}
+    return [
+        Step(Action.STOP, spec, "the lab has it no more")
+        for spec in deployed.services
+        if spec.unit not in staying and _alive(observed.unit(spec.unit))
+    ]
+
+
+def order(
+    steps: Iterable[Step], leaving: Iterable[Step], groups: Sequence[GroupSpec]
+) -> tuple[tuple[Step, ...], ...]:
+    """Put steps into waves. Steps of one wave may run side by side.
+
+    1. Units that leave and hold a port that another unit needs now: stopped first.
+    2. Units that shall not run: stopped.
+    3. Units that do not run are started together: they take nothing down.
+    4. Restarts, so that no wave holds two providers of one chain.
+    5. The gateway, after its providers.
+    6. The other units that leave: the gateway asks them no more.
+    """
+    steps, leaving = list(steps), list(leaving)
+    ports = {step.service.port for step in steps if step.service.port is not None}
+    in_the_way = [step for step in leaving if step.service.port in ports]
+    stops = [step for step in steps if step.action is Action.STOP]
+    gateway = [step for step in steps if step.service.is_gateway and step not in stops]
+    backends = [step for step in steps if step not in stops and step not in gateway]
+    starts = [step for step in backends if step.action is Action.START]
+    restarts = [step for step in backends if step.action is Action.RESTART]
+    waves = [
+        in_the_way,
+        stops,
+        starts,
+        *_apart(restarts, groups),
+        gateway,
+        [step for step in leaving if step not in in_the_way],
+    ]
+    return tuple(tuple(wave) for wave in waves if wave)
+
+
+def _apart(restarts: Sequence[Step], groups: Sequence[GroupSpec]) -> list[list[Step]]:
+    """Greedy colouring: each restart joins the first wave that holds nobody of its chains."""
+    together = providers_together(groups)
+    waves: list[list[Step]] = []
+    for step in restarts:
+        rivals = together.get(step.service.name, frozenset())
+        for wave in waves:
+            if not any(other.service.name in rivals for other in wave):
+                wave.append(step)
+                break
+        else:
+            waves.append([step])
+    return waves
+
+
+def providers_together(groups: Sequence[GroupSpec]) -> Mapping[str, frozenset[str]]:
+    """For each service, the others that some chain may fall back to or come from."""
+    by_name = {group.name: group for group in groups}
+    together: dict[str, set[str]] = {}
+    for group in groups:
+        services = _services_of_chain(group, by_name)
+        for service in services:
+            together.setdefault(service, set()).update(services - {service})
+    return {service: frozenset(others) for service, others in together.items()}
+
+
+def _services_of_chain(group: GroupSpec, by_name: Mapping[str, GroupSpec]) -> set[str]:
+    seen: set[str] = set()
+    services: set[str] = set()
+    waiting = [group.name]
+    while waiting:
+        name = waiting.pop()
+        member = by_name.get(name)
+        if member is None or name in seen:
+            continue
+        seen.add(name)
+        services.update(member.services)
+        waiting.extend(member.chain)
+    return services
+
+
+def weaker_chains(groups: Sequence[GroupSpec], down: frozenset[str]) -> tuple[str, ...]:
+    """One sentence per chain that has lost members to services that are down."""
+    by_name = {group.name: group for group in groups}
+    sentences = []
+    for group in groups:
+        line = [by_name[name] for name in (group.name, *group.chain) if name in by_name]
+        lost = sorted({s for member in line for s in member.services if s in down})
+        if not lost:
+            continue
+        left = [m.name for m in line if m.remote or any(s not in down for s in m.services)]
+        rest = f"{' → '.join(left)} is left" if left else "nothing is left: it answers no request"
+        sentences.append(f"{group.name}: without {_listed(lost)}, {rest}")
+    return tuple(sentences)
+
+
+def cautious_models(spec: ServiceSpec) -> bool:
+    """Whether asking for the model list waits for a generation in progress."""
+    return spec.kind is ServiceKind.LLAMACPP_PYTHON

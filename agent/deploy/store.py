@@ -1,0 +1,380 @@
+"""The store: generations, the `current` link and the record of the transaction in flight.
+
+Protocol, in the order in which a deploy meets it:
+
+1. `seal` writes a generation into `generations/.sealing-N`, syncs every file and folder, renames
+   the folder to its final name and syncs the parent. A generation is whole or absent.
+2. `begin` writes `record.json` by rename and syncs. From here an interruption is recovered.
+3. `point` replaces the link `current` by rename and syncs. This is the switch.
+4. `judge` adds `verdict.json` to the target. From here the deploy has happened.
+5. `close` removes the record and syncs.
+
+Everything that an interruption can leave between two of these lines is one of: a `.sealing-`,
+`.removing-` or `.new` leftover, which `sweep` removes; or a record, which recovery reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from agent.deploy.codec import decode, encode
+from agent.deploy.ports import Disk
+from agent.model.errors import DiskFailure, StoreDamaged
+from agent.model.generation import (
+    FileEntry,
+    Generation,
+    GenerationKind,
+    Judgement,
+    Manifest,
+    Record,
+)
+from agent.model.host import EntryKind
+from agent.model.plan import RenderedFile
+
+_FOLDER = re.compile(r"(\d{6,})-\d{8}T\d{6}Z")
+_LEFTOVER_PREFIXES = (".sealing-", ".removing-")
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedGeneration:
+    """A generation folder that cannot be read, and why."""
+
+    folder: str
+    why: str
+
+
+class Store:
+    """The state folder. Only this class knows how it is laid out."""
+
+    def __init__(self, disk: Disk, root: str) -> None:
+        self._disk = disk
+        self.root = root
+        self.generations_folder = f"{root}/generations"
+        self._current = f"{root}/current"
+        self._record = f"{root}/record.json"
+        self._key = f"{root}/digest.key"
+
+    # -- reading ---------------------------------------------------------------------------
+
+    @property
+    def exists(self) -> bool:
+        return self._disk.entry(self.generations_folder) is not None
+
+    def generations(self) -> tuple[Generation, ...]:
+        """Every whole generation, oldest first. Damaged ones are in `damaged`."""
+        return tuple(g for g in self._scan() if isinstance(g, Generation))
+
+    def damaged(self) -> tuple[DamagedGeneration, ...]:
+        return tuple(g for g in self._scan() if isinstance(g, DamagedGeneration))
+
+    def generation(self, number: int) -> Generation | None:
+        for folder in self._folders():
+            if _number(folder) == number:
+                return self._load(folder)
+        return None
+
+    def current(self) -> Generation | None:
+        """The generation that `current` names; None before the first deploy."""
+        entry = self._disk.entry(self._current)
+        if entry is None:
+            return None
+        if entry.kind is not EntryKind.LINK:
+            raise StoreDamaged(
+                f"{self._current} is a {entry.kind}, not a link to a generation",
+                hint="move it away and run `labctl rollback` to choose a generation",
+            )
+        folder = posixpath.basename(self._disk.target(self._current))
+        if not _FOLDER.fullmatch(folder) or folder not in self._folders():
+            raise StoreDamaged(
+                f"{self._current} names {folder!r}, which is no generation",
+                hint="run `labctl recover`",
+            )
+        return self._load(folder)
+
+    def record(self) -> Record | None:
+        """The transaction in flight; None when the last one was closed."""
+        if self._disk.entry(self._record) is None:
+            return None
+        return decode(Record, self._disk.read(self._record), self._record)
+
+    def read(self, generation: Generation, path: str) -> bytes:
+        """The bytes of one sealed file."""
+        return self._disk.read(f"{self.folder(generation)}/{path}")
+
+    def files(self, generation: Generation) -> tuple[RenderedFile, ...]:
+        """Every sealed file with its content, to be sealed again or compared."""
+        return tuple(
+            RenderedFile(file.path, self.read(generation, file.path), file.mode, file.secret)
+            for file in generation.manifest.files
+        )
+
+    def folder(self, generation: Generation) -> str:
+        return f"{self.generations_folder}/{generation.folder}"
+
+    def edited(self, generation: Generation) -> tuple[str, ...]:
+        """Sealed files that are missing or no longer match their digest: drift."""
+        return tuple(
+            entry.path
+            for entry in generation.manifest.files
+            if not self._matches(generation, entry)
+        )
+
+    def last_good(self, before: int | None = None, unlike: str = "") -> Generation | None:
+        """The newest restorable, unedited generation.
+
+        Args:
+            before: only numbers below this one.
+            unlike: a digest that the answer must not have.
+        """
+        for generation in self._newest_first():
+            if before is not None and generation.number >= before:
+                continue
+            if not generation.standing.restorable or generation.manifest.digest == unlike:
+                continue
+            if not self.edited(generation):
+                return generation
+        return None
+
+    # -- writing ---------------------------------------------------------------------------
+
+    def prepare(self, random_key: bytes) -> None:
+        """Make the folders and the digest key, if they are not there."""
+        self._make_parents(self.root)
+        self._disk.make_folder(self.root, 0o700)
+        self._disk.make_folder(self.generations_folder, 0o700)
+        if self._disk.entry(self._key) is None:
+            self._replace_file(self._key, random_key, 0o600)
+        self._disk.sync_folder(self.root)
+
+    def _make_parents(self, path: str) -> None:
+        parent = posixpath.dirname(path)
+        if self._disk.entry(parent) is None:
+            self._make_parents(parent)
+            self._disk.make_folder(parent, 0o755)
+            self._disk.sync_folder(posixpath.dirname(parent))
+
+    def digest_key(self) -> bytes:
+        """The key under which digests of secrets are taken; random, one per store."""
+        key = self._disk.read(self._key)
+        if len(key) != KEY_BYTES:
+            raise StoreDamaged(
+                f"{self._key} is damaged", hint="remove it: the next deploy makes a new one"
+            )
+        return key
+
+    def sweep(self) -> tuple[str, ...]:
+        """Remove what an interruption left half-written. Says what it removed."""
+        swept = []
+        if not self.exists:
+            return ()
+        for name in self._disk.names(self.root):
+            if name.endswith(".new"):
+                self._disk.remove(f"{self.root}/{name}")
+                swept.append(name)
+        for name in self._disk.names(self.generations_folder):
+            if name.startswith(_LEFTOVER_PREFIXES):
+                self._remove_tree(f"{self.generations_folder}/{name}")
+                swept.append(name)
+                continue
+            leftover = f"{self.generations_folder}/{name}/verdict.json.new"
+            if _FOLDER.fullmatch(name) and self._disk.entry(leftover) is not None:
+                self._disk.remove(leftover)
+                swept.append(f"{name}/verdict.json.new")
+        return tuple(swept)
+
+    def seal(self, manifest: Manifest, files: Sequence[RenderedFile]) -> Generation:
+        """Write a generation, durable and whole. The manifest's number is assigned here."""
+        number = self._next_number()
+        stamp = re.sub(r"[-:]|\.\d+|\+00:00", "", manifest.created_at).rstrip("Z") + "Z"
+        folder = f"{number:06d}-{stamp}"
+        key = self.digest_key()
+        entries = tuple(
+            FileEntry(f.path, _digest(f.data, key if f.secret else None), f.mode, f.secret)
+            for f in files
+        )
+        sealed = replace(manifest, number=number, files=entries)
+        making = f"{self.generations_folder}/.sealing-{number:06d}"
+        try:
+            self._write_tree(making, sealed, files)
+            self._disk.rename(making, f"{self.generations_folder}/{folder}")
+            self._disk.sync_folder(self.generations_folder)
+        except DiskFailure:
+            # Best effort: `sweep` finds it again when the disk works.
+            self._discard(making)
+            raise
+        return Generation(manifest=sealed, folder=folder)
+
+    def begin(self, record: Record) -> None:
+        self._replace_file(self._record, encode(record), 0o600)
+
+    def close(self) -> None:
+        if self._disk.entry(self._record) is not None:
+            self._disk.remove(self._record)
+        self._disk.sync_folder(self.root)
+
+    def set_aside_record(self, stamp: str) -> str:
+        """Keep a damaged record for people to read, out of the way. Returns its new path."""
+        kept = f"{self._record}.broken-{stamp}"
+        self._disk.rename(self._record, kept)
+        self._disk.sync_folder(self.root)
+        return kept
+
+    def point(self, generation: Generation) -> bool:
+        """Make `current` name this generation. False when it already did."""
+        target = f"generations/{generation.folder}"
+        entry = self._disk.entry(self._current)
+        linked = entry is not None and entry.kind is EntryKind.LINK
+        if linked and self._disk.target(self._current) == target:
+            return False
+        making = f"{self._current}.new"
+        if self._disk.entry(making) is not None:
+            self._disk.remove(making)
+        self._disk.link(making, target)
+        self._disk.rename(making, self._current)
+        self._disk.sync_folder(self.root)
+        return True
+
+    def judge(self, generation: Generation, judgement: Judgement) -> Generation:
+        """Write down what became of a generation."""
+        path = f"{self.folder(generation)}/verdict.json"
+        self._replace_file(path, encode(judgement), 0o600)
+        return replace(generation, judgement=judgement)
+
+    def prunable(self, keep: int) -> tuple[Generation, ...]:
+        """The generations that `prune` would remove, oldest first.
+
+        Never the current one, the last good one, adopted ones, or those of a record in flight.
+        """
+        generations = self.generations()
+        current = self.current()
+        good = self.last_good(unlike="")
+        before = self.last_good(before=current.number) if current else None
+        record = self.record()
+        safe = {g.number for g in (current, good, before) if g is not None}
+        if record is not None:
+            safe |= {record.previous, record.target, record.fallback}
+        newest = {g.number for g in generations[-keep:]} if keep > 0 else set()
+        return tuple(
+            g
+            for g in generations
+            if g.number not in safe | newest and g.manifest.kind is not GenerationKind.ADOPTED
+        )
+
+    def remove(self, generation: Generation) -> None:
+        """Delete a generation: out of sight by one rename, then file by file."""
+        gone = f"{self.generations_folder}/.removing-{generation.folder}"
+        self._disk.rename(self.folder(generation), gone)
+        self._disk.sync_folder(self.generations_folder)
+        self._remove_tree(gone)
+
+    # -- inside ----------------------------------------------------------------------------
+
+    def _folders(self) -> tuple[str, ...]:
+        if not self.exists:
+            return ()
+        names = self._disk.names(self.generations_folder)
+        return tuple(sorted((n for n in names if _FOLDER.fullmatch(n)), key=_number))
+
+    def _scan(self) -> Iterable[Generation | DamagedGeneration]:
+        for folder in self._folders():
+            try:
+                yield self._load(folder)
+            except StoreDamaged as error:
+                yield DamagedGeneration(folder, error.message)
+
+    def _newest_first(self) -> Iterator[Generation]:
+        for folder in reversed(self._folders()):
+            try:
+                yield self._load(folder)
+            except StoreDamaged:
+                continue
+
+    def _load(self, folder: str) -> Generation:
+        base = f"{self.generations_folder}/{folder}"
+        try:
+            manifest = decode(Manifest, self._disk.read(f"{base}/manifest.json"), folder)
+            judgement = None
+            if self._disk.entry(f"{base}/verdict.json") is not None:
+                judgement = decode(Judgement, self._disk.read(f"{base}/verdict.json"), folder)
+        except FileNotFoundError as error:
+            raise StoreDamaged(
+                f"{base} has no manifest.json", hint="it cannot be restored; remove it by hand"
+            ) from error
+        if manifest.number != _number(folder):
+            raise StoreDamaged(
+                f"{base} calls itself generation {manifest.number}",
+                hint="a folder was copied or renamed by hand; move it away",
+            )
+        return Generation(manifest=manifest, folder=folder, judgement=judgement)
+
+    def _matches(self, generation: Generation, entry: FileEntry) -> bool:
+        path = f"{self.folder(generation)}/{entry.path}"
+        found = self._disk.entry(path)
+        if found is None or found.kind is not EntryKind.FILE:
+            return False
+        key = self.digest_key() if entry.secret else None
+        return hmac.compare_digest(_digest(self._disk.read(path), key), entry.sha256)
+
+    def _next_number(self) -> int:
+        numbers = [_number(folder) for folder in self._folders()]
+        return max(numbers) + 1 if numbers else 0
+
+    def _write_tree(self, making: str, manifest: Manifest, files: Sequence[RenderedFile]) -> None:
+        self._disk.make_folder(making, 0o700)
+        folders = {making}
+        for file in files:
+            for folder in _parents(file.path):
+                if f"{making}/{folder}" not in folders:
+                    self._disk.make_folder(f"{making}/{folder}", 0o700)
+                    folders.add(f"{making}/{folder}")
+            self._disk.create(f"{making}/{file.path}", file.data, file.mode)
+        self._disk.create(f"{making}/manifest.json", encode(manifest), 0o600)
+        for folder in sorted(folders, reverse=True):
+            self._disk.sync_folder(folder)
+
+    def _replace_file(self, path: str, data: bytes, mode: int) -> None:
+        making = f"{path}.new"
+        if self._disk.entry(making) is not None:
+            self._disk.remove(making)
+        self._disk.create(making, data, mode)
+        self._disk.rename(making, path)
+        self._disk.sync_folder(posixpath.dirname(path))
+
+    def _remove_tree(self, path: str) -> None:
+        for name in self._disk.names(path):
+            entry = self._disk.entry(f"{path}/{name}")
+            if entry is not None and entry.kind is EntryKind.FOLDER:
+                self._remove_tree(f"{path}/{name}")
+            else:
+                self._disk.remove(f"{path}/{name}")
+        self._disk.remove_folder(path)
+
+    def _discard(self, path: str) -> None:
+        try:
+            if self._disk.entry(path) is not None:
+                self._remove_tree(path)
+        except DiskFailure:
+            return
+
+
+def _number(folder: str) -> int:
+    match = _FOLDER.fullmatch(folder)
+    return int(match.group(1)) if match else -1
+
+
+def _parents(path: str) -> tuple[str, ...]:
+    """`a/b/c` → (`a`, `a/b`)."""
+    parts = path.split("/")[:-1]
+    return tuple("/".join(parts[: i + 1]) for i in range(len(parts)))
+
+
+def _digest(data: bytes, key: bytes | None) -> str:
+    if key is None:
+        return hashlib.sha256(data).hexdigest()
+    return hmac.new(key, data, hashlib.sha256).hexdigest()
