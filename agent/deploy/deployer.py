@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from agent import __version__
@@ -44,12 +44,10 @@ class Deployer:
         ports: Ports,
         store: Store,
         secrets: SecretReader,
-        random_bytes: Callable[[int], bytes],
     ) -> None:
         self._ports = ports
         self._store = store
         self._secrets = secrets
-        self._random_bytes = random_bytes
         self._placements = Placements(ports.disk, store)
         self._adopt = Adopter(ports, store, self._placements)
         self._transaction = Transaction(ports, store, secrets)
@@ -90,10 +88,16 @@ class Deployer:
         rendered: Rendered,
         *,
         reason: str,
+        digest_key: bytes,
         keep_target: bool = False,
         discard_edits: bool = False,
     ) -> Outcome:
         """Make the host serve `rendered`, proved; or leave it serving what it served.
+
+        Args:
+            digest_key: what `rendered` was digested with; a new store keeps it.
+            keep_target: leave a failed deploy in place.
+            discard_edits: deploy although deployed files were edited by hand.
 
         Raises Refused or Stale before anything is touched.
         """
@@ -106,7 +110,7 @@ class Deployer:
             if current.standing.restorable:
                 return Outcome(OutcomeKind.NOTHING, False, current.number, current.number)
             self._ports.reporter.step("judge", f"generation {current.number} was never proved")
-        self._store.prepare(self._random_bytes(32))
+        self._store.prepare(digest_key)
         previous = self._adopt(rendered, planned.observed, current)
         if not planned.plan.switch and not edited and previous is current and current is not None:
             target = current

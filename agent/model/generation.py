@@ -10,6 +10,11 @@ from enum import StrEnum
 
 from agent.model.lab import ServiceKind
 
+# The first line of every unit file that labctl owns; one without it is never overwritten.
+UNIT_MARKER = (
+    "# Managed by labctl. Set things in lab.yaml instead: a deploy replaces what is edited here."
+)
+
 
 class GenerationKind(StrEnum):
     """How a generation came to be."""

@@ -1,0 +1,140 @@
+"""From a lab's folder to everything a deploy needs, or to every finding."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from agent.cli.host import home, paths_of_host
+from agent.deploy.render import GATEWAY, Surroundings, render
+from agent.host.assets import asset
+from agent.host.lab_files import gateway_files, lab_directory, load_lab
+from agent.host.model_files import fingerprint
+from agent.host.programs import find_program
+from agent.lab.read import read_lab
+from agent.lab.rules import RULES as LAB_RULES
+from agent.lab.secrets import secret_values
+from agent.model.errors import LabctlError
+from agent.model.finding import Finding, in_reading_order, stopping
+from agent.model.host import HostFacts
+from agent.model.lab import Lab, ServiceKind
+from agent.model.plan import Rendered
+from agent.model.routing import RoutingTable
+from agent.model.rule import Rule, Subject
+from agent.routing.document import GATEWAY_ENVIRONMENT, document_body, render_document
+from agent.routing.lint import lint_gateway_config
+from agent.routing.rules import RULES as ROUTING_RULES
+from agent.routing.table import build_table
+
+RULES: tuple[Rule, ...] = (*LAB_RULES, *ROUTING_RULES)
+SECRETS_FILE = "secrets.env"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A lab after every check. `lab` and `table` are None when the files could not be read."""
+
+    directory: str
+    findings: tuple[Finding, ...]
+    texts: dict[str, bytes]
+    lab: Lab | None = None
+    table: RoutingTable | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not stopping(self.findings)
+
+
+def directory_of(lab: str | None) -> str:
+    """The lab's folder: the argument, else LABCTL_LAB, else the default one."""
+    return lab_directory(lab, os.environ, home())
+
+
+def check_folder(directory: str, *, deploying: bool = False) -> Checked:
+    """Read a lab's folder and check it. `deploying` asks what this host lacks as well."""
+    texts = load_lab(directory)
+    return check_texts(texts, directory, deploying=deploying, beside=gateway_files(directory))
+
+
+def check_texts(
+    texts: dict[str, bytes],
+    directory: str,
+    *,
+    deploying: bool = False,
+    beside: dict[str, bytes] | None = None,
+) -> Checked:
+    """Check a lab's texts. `beside` holds gateway configs that other tools left in the folder."""
+    reading = read_lab(texts, directory, home())
+    findings = list(reading.findings)
+    for name, data in (beside or {}).items():
+        findings += lint_gateway_config(data.decode("utf-8", "replace"), name)
+    lab = reading.lab
+    if lab is None:
+        return Checked(directory, in_reading_order(findings), texts)
+    table, unresolved = build_table(lab)
+    findings += unresolved
+    subject = Subject(lab, table, facts_for(lab, deploying=deploying))
+    for rule in RULES:
+        findings += rule.findings(subject)
+    return Checked(directory, in_reading_order(findings), texts, lab, table)
+
+
+def facts_for(lab: Lab, *, deploying: bool) -> HostFacts:
+    """Look on the disk for what the lab names: model files and programs."""
+    model_files = {s.model_file for s in lab.enabled_services if s.model_file}
+    local = {path for path in model_files if path.startswith("/")}
+    return HostFacts(
+        missing_files=frozenset(path for path in local if not Path(path).is_file()),
+        programs=programs_for(lab),
+        deploying=deploying,
+    )
+
+
+def programs_for(lab: Lab) -> dict[str, str | None]:
+    """The executable that each unit would start."""
+    path = os.environ.get("PATH", "")
+    found = {
+        service.name: find_program(service.kind, service.program, home(), path)
+        for service in lab.enabled_services
+    }
+    if lab.gateway.enabled:
+        found[GATEWAY] = find_program(ServiceKind.LITELLM, lab.gateway.program, home(), path)
+    return found
+
+
+def render_checked(checked: Checked, digest_key: bytes, git_commit: str | None = None) -> Rendered:
+    """Every file of a deploy of a lab that passed its check."""
+    lab, table = checked.lab, checked.table
+    if lab is None or table is None:
+        raise LabctlError("the lab was not read", hint="run `labctl check`")
+    document = render_document(lab, table) if lab.gateway.enabled else ""
+    secrets = checked.texts.get(SECRETS_FILE, b"")
+    rendered = render(
+        lab,
+        table,
+        document,
+        document_body(document),
+        Surroundings(
+            paths=paths_of_host(),
+            unit_texts={kind: asset(f"units/{kind}.service").decode() for kind in ServiceKind},
+            program_folders=_folders(programs_for(lab)),
+            fingerprints=_fingerprints(lab),
+            gateway_environment=GATEWAY_ENVIRONMENT,
+            secrets=secrets,
+            secret_values=secret_values(secrets.decode("utf-8", "replace")),
+            digest_key=digest_key,
+        ),
+    )
+    return replace(rendered, git_commit=git_commit)
+
+
+def _folders(programs: dict[str, str | None]) -> dict[str, str]:
+    return {name: str(Path(program).parent) for name, program in programs.items() if program}
+
+
+def _fingerprints(lab: Lab) -> dict[str, str]:
+    files = {s.name: s.model_file for s in lab.enabled_services if s.model_file}
+    return {
+        name: fingerprint(path) for name, path in files.items() if path and Path(path).is_file()
+    }

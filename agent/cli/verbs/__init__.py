@@ -1,0 +1,1 @@
+"""One verb a file. A verb parses nothing and decides nothing: it wires, runs and shows."""

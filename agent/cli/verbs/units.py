@@ -1,0 +1,56 @@
+"""`labctl start|stop|restart`: act on services of the current generation, and see them answer."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from agent.model.plan import Action
+
+Services = Annotated[
+    list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Which; all by default.")
+]
+
+
+def start(services: Services = None) -> None:
+    """Start services and wait until they answer."""
+    _act(Action.START, services)
+
+
+def stop(services: Services = None) -> None:
+    """Stop services, the gateway first."""
+    _act(Action.STOP, services)
+
+
+def restart(services: Services = None) -> None:
+    """Restart services, never two providers of one chain at a time, the gateway last."""
+    _act(Action.RESTART, services)
+
+
+def _act(action: Action, names: list[str] | None) -> None:
+    from agent.cli.host import exclusive, open_host
+    from agent.cli.output import say, say_lines
+    from agent.cli.services import current_generation, service_named
+    from agent.cli.views.outcome import failure_lines
+    from agent.deploy.apply import Applier
+    from agent.deploy.planner import order
+    from agent.model.errors import ExitCode
+    from agent.model.plan import Step
+
+    host = open_host()
+    with exclusive(host, str(action)):
+        manifest = current_generation(host).manifest
+        asked = [service_named(host, name) for name in names or ()] or list(manifest.services)
+        steps = [Step(action, spec, "asked for by hand") for spec in asked]
+        waves = order(steps, (), manifest.groups)
+        if action is Action.STOP:
+            gateway_first = sorted(steps, key=lambda step: not step.service.is_gateway)
+            waves = tuple((step,) for step in gateway_first)
+        with host.ports.signals.interruptible():
+            failed = Applier(host.ports, manifest.judge).run(waves)
+    say_lines(failure_lines(failed))
+    if failed:
+        raise typer.Exit(ExitCode.UNHEALTHY)
+    done = {Action.START: "started", Action.STOP: "stopped", Action.RESTART: "restarted"}[action]
+    say(f"{done}: {', '.join(spec.name for spec in asked)}")
