@@ -146,7 +146,9 @@ class Store:
     def prepare(self, random_key: bytes) -> None:
         """Make the folders and the digest key, if they are not there."""
         self._make_parents(self.root)
-        self._disk.make_folder(self.root, 0o700)
+        if self._disk.entry(self.root) is None:
+            self._disk.make_folder(self.root, 0o700)
+            self._disk.sync_folder(posixpath.dirname(self.root))
         self._disk.make_folder(self.generations_folder, 0o700)
         if self._disk.entry(self._key) is None:
             self._replace_file(self._key, random_key, 0o600)

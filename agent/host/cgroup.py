@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 _UNIT_SUFFIXES = (".service", ".scope")
+# Follows the name of a unit of the system's manager: a user may have a unit of the same name.
+SYSTEM = "(of the system)"
 _ESCAPE = re.compile(r"\\x([0-9a-fA-F]{2})")
 
 
@@ -34,9 +36,11 @@ def unit_of_control_group(control_group: str) -> str | None:
 
 
 def unit_of(pid: int, proc: str = "/proc") -> str | None:
-    """The unit of a process, system or user; None when it has none or is gone."""
+    """The unit of a process; None when it has none or is gone. `SYSTEM` marks the system's."""
     control_group = control_group_of(_text(Path(proc) / str(pid) / "cgroup"))
-    return unit_of_control_group(control_group) if control_group else None
+    unit = unit_of_control_group(control_group) if control_group else None
+    system = unit is not None and control_group is not None and is_system_unit(control_group)
+    return f"{unit} {SYSTEM}" if system else unit
 
 
 def is_system_unit(control_group: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
@@ -75,28 +74,29 @@ def _read(path: Path) -> bytes | None:
     Opened without blocking: a FIFO in a file's place must not hang the check.
     """
     try:
+        # Looked at first: opening a device can already do harm.
+        _require_regular(path, os.stat(path))
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with os.fdopen(descriptor, "rb") as file:
+            _require_regular(path, os.fstat(descriptor))
+            data = file.read(SIZE_MAX + 1)
     except FileNotFoundError:
         if path.is_symlink():
             hint = "repair or remove the link"
             raise _refused(f"{path} is a link to nothing", hint) from None
         return None
     except OSError as error:
-        # ENXIO: a socket or a device without a driver stands there.
-        special = error.errno in (errno.ENXIO, errno.ENODEV)
-        words = "is not a regular file" if special else f"cannot be read: {error.strerror}"
-        raise _refused(f"{path} {words}", "check what stands there") from None
-    with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _refused(f"{path} is not a regular file", "put the file itself there")
-        try:
-            data = file.read(SIZE_MAX + 1)
-        except OSError as error:
-            raise _refused(f"{path} cannot be read: {error.strerror}") from None
+        hint = "check its permissions and what stands there"
+        raise _refused(f"{path} cannot be read: {error.strerror}", hint) from None
     if len(data) > SIZE_MAX:
         raise _refused(f"{path} is larger than {SIZE_MAX >> 20} MiB", "no lab file is that large")
     return data
 
 
-def _refused(message: str, hint: str = "") -> LabctlError:
+def _require_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise _refused(f"{path} is not a regular file", "put the file itself there")
+
+
+def _refused(message: str, hint: str) -> LabctlError:
     return LabctlError(message, hint=hint, exit_code=ExitCode.REFUSED)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from pwd import getpwuid
 
 import psutil
 
-from agent.host.cgroup import pids_in, unit_of
+from agent.host.cgroup import SYSTEM, pids_in, unit_of
 from agent.model.host import PortHolder, Progress, UnitState
 
 INPUTS_VARIABLE = "LABCTL_INPUTS"
@@ -77,9 +76,8 @@ class HostProcesses:
             return self._nameless(port, _user(listening))
         try:
             process = psutil.Process(pid)
-            return PortHolder(
-                port, pid, process.name(), process.username(), unit_of(pid, self._proc)
-            )
+            unit = unit_of(pid, self._proc)
+            return PortHolder(port, pid, process.name(), process.username(), unit)
         except psutil.Error:
             return self._nameless(port, _user(listening))
 
@@ -87,7 +85,7 @@ class HostProcesses:
         if user == "ollama" or (port == _OLLAMA_PORT and user == "root"):
             for folder in self._unit_folders:
                 if (Path(folder) / _OLLAMA_UNIT).exists():
-                    return PortHolder(port, None, "ollama", user, f"the system's {_OLLAMA_UNIT}")
+                    return PortHolder(port, None, "ollama", user, f"{_OLLAMA_UNIT} {SYSTEM}")
         return PortHolder(port, None, None, user)
 
     def _listening_uid(self, port: int) -> int | None:
@@ -170,15 +168,3 @@ def _user(uid: int) -> str:
         return getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
-
-
-def port_is_free(host: str, port: int) -> bool:
-    """Whether a server could listen on an address now."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as attempt:
-        attempt.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            attempt.bind((host.strip("[]"), port))
-        except OSError:
-            return False
-    return True

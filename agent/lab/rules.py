@@ -153,9 +153,7 @@ def disabled_service(subject: Subject) -> Iterator[Complaint]:
             yield Complaint(provider.at, message, hint)
 
 
-@rule(
-    "service-without-provider", Severity.WARNING, "it takes memory, and no request reaches it"
-)
+@rule("service-without-provider", Severity.WARNING, "it takes memory, and no request reaches it")
 def service_without_provider(subject: Subject) -> Iterator[Complaint]:
     """An enabled service has no active provider, so the gateway never asks it."""
     linked = {provider.service for provider in subject.lab.providers if provider.active}

@@ -28,7 +28,7 @@ class Scope:
     file: str
     findings: list[Finding] = field(default_factory=list)
     idle: dict[tuple[str, str], _Idle] = field(default_factory=dict)
-    unsaid: int = 0
+    unsaid: list[Position] = field(default_factory=list)
 
     @property
     def full(self) -> bool:
@@ -40,7 +40,7 @@ class Scope:
 
     def error(self, rule: str, at: Position, message: str, hint: str = "") -> None:
         if self.full:
-            self.unsaid += 1
+            self.unsaid.append(at)
             return
         self.findings.append(Finding(rule, Severity.ERROR, at, message, WHY.get(rule, ""), hint))
 
@@ -51,8 +51,8 @@ class Scope:
     def finish(self) -> None:
         """Turn the collected settings without effect into findings, one a kind."""
         if self.unsaid:
-            message = f"{self.unsaid} more problems in this file"
-            at = Position(self.file)
+            message = f"{len(self.unsaid)} more problems from here on"
+            at = self.unsaid[0]
             self.findings.append(Finding("value", Severity.ERROR, at, message, "", "fix the first"))
         for (what, where), idle in self.idle.items():
             first = min(idle.places)

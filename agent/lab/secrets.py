@@ -97,7 +97,8 @@ def _statement(scan: _Scan) -> None:
     line, column = scan.line, scan.column
     end = scan.text.find("\n", scan.index)
     end = len(scan.text) if end < 0 else end
-    equals = scan.text.find("=", scan.index, end)
+    # systemd takes the first character into the name whatever it is, even a `=`.
+    equals = scan.text.find("=", scan.index + 1, end)
     if equals < 0:
         scan.index = end
         scan.complain(line, column, "this line is no `NAME=value`", "comment it out with `#`")
@@ -133,22 +134,28 @@ def _comment(scan: _Scan) -> None:
 def _value(scan: _Scan) -> str:
     """The value that begins here: unquoted text and quoted parts, up to the line's end."""
     parts: list[str] = []
-    bare = 0
+    kept = 0
+    bare = False
     while scan.more:
         char = scan.next()
         if char == "\n":
             break
-        if char in "'\"" and not bare:
+        if not bare and char in "'\"":
             parts.append(_quoted(scan, char))
-        elif char == "\\":
-            if scan.more and (escaped := scan.next()) != "\n":
-                parts.append(escaped)
-                bare = len(parts)
-        elif bare or char not in _BLANK:
+            kept = len(parts)
+            continue
+        if not bare and char in _BLANK:
+            continue
+        # From here on quotes are plain characters, and only trailing blanks are dropped.
+        bare = True
+        escaped = char == "\\"
+        if escaped:
+            char = scan.next() if scan.more else "\n"
+        if not (escaped and char == "\n"):
             parts.append(char)
-            bare = len(parts) if char not in _BLANK else bare
-    kept = parts[:bare] if bare else parts
-    return "".join(kept)
+        if escaped or char not in _BLANK:
+            kept = len(parts)
+    return "".join(parts[:kept])
 
 
 def _quoted(scan: _Scan, quote: str) -> str:
@@ -158,8 +165,8 @@ def _quoted(scan: _Scan, quote: str) -> str:
         char = scan.next()
         if char == quote:
             return "".join(parts)
-        if char == "\\" and quote == '"' and scan.more:
-            escaped = scan.next()
+        if char == "\\" and quote == '"':
+            escaped = scan.next() if scan.more else "\n"
             if escaped != "\n":
                 parts.append(escaped if escaped in _ESCAPABLE else "\\" + escaped)
         else:

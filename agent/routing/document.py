@@ -153,18 +153,20 @@ def _entries(lab: Lab, group: Group, ids: dict[Deployment, str]) -> list[Entry]:
 def _params(
     lab: Lab, provider: Provider, model: ProviderModel, deployment: Deployment
 ) -> dict[str, object]:
-    """Options first, so that none of them can replace an address, a key or a weight."""
-    params = backend_options(provider, model)
-    params["model"] = f"{_prefix(provider, model)}/{model.name}"
-    params["api_base"] = api_base(provider)
-    params["api_key"] = _key(lab, provider)
+    params: dict[str, object] = {
+        "model": f"{_prefix(provider, model)}/{model.name}",
+        "api_base": api_base(provider),
+        "api_key": _key(lab, provider),
+    }
     if deployment.weight is not None:
         params["weight"] = deployment.weight
     if model.input_cost_per_token is not None:
         params["input_cost_per_token"] = model.input_cost_per_token
     if model.output_cost_per_token is not None:
         params["output_cost_per_token"] = model.output_cost_per_token
-    return params
+    # Last, but never in place of an address, a key or a price.
+    options = backend_options(provider, model)
+    return params | {name: value for name, value in options.items() if name not in params}
 
 
 def _prefix(provider: Provider, model: ProviderModel) -> str:

@@ -194,7 +194,9 @@ class FakeProcesses:
     def progress(self, state: UnitState) -> Progress | None:
         del state
         self._count += 1
-        return Progress(cpu_s=float(self._count if self.moves else 0), resident_bytes=0, read_bytes=0)
+        return Progress(
+            cpu_s=float(self._count if self.moves else 0), resident_bytes=0, read_bytes=0
+        )
 
     def holder(self, port: int) -> PortHolder | None:
         return self.holders.get(port)
