@@ -124,6 +124,7 @@ environment() { # environment LINK DIGEST BUILD-COMMAND...: the command gets the
     for other in "$link"-????????????; do # leftovers; never the one that may be running
       [ ! -d "$other" ] || [ "$(readlink -f "$link")" = "$(readlink -f "$other")" ] || rm -rf "$other"
     done
+    rm -rf "$dir" # what an interrupted build left
     "$@" "$dir"
     touch "$dir/.complete"
   fi

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import compileall
 import itertools
 import os
 import pwd
@@ -91,9 +90,7 @@ def nowhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A compiled copy of the checkout, readable for the user inside."""
     folder = tmp_path_factory.mktemp("checkout")
-    copy = snapshot_checkout(ROOT, folder / "checkout")
-    compileall.compile_dir(copy / "agent", quiet=2)
-    return copy
+    return snapshot_checkout(ROOT, folder / "checkout")
 
 
 @pytest.fixture(scope="session")
@@ -144,12 +141,13 @@ def _unavailable(reason: str) -> None:
 
 
 @pytest.fixture
-def full_host(checkout: Path) -> Iterator[FullHost]:
+def full_host(checkout: Path, backends: Path) -> Iterator[FullHost]:
     """A fresh machine with a whole boot, the checkout and the wheels that an install needs."""
     wheels = CACHE / "wheelhouse"
     if not wheels.is_dir():
         _unavailable(f"no wheels in {wheels}: run through ./install.sh test")
-    binds = {checkout: CHECKOUT, wheels.resolve(): "/run/wheelhouse"}
+    cache = backends.parent
+    binds = {checkout: CHECKOUT, wheels.resolve(): "/run/wheelhouse", cache: str(cache)}
     with _booted(FullHost(_name(), binds)) as full:
         assert isinstance(full, FullHost)
         yield full

@@ -67,17 +67,21 @@ def check_texts(
     """Check a lab's texts. `beside` holds gateway configs that other tools left in the folder."""
     reading = read_lab(texts, directory, home())
     findings = list(reading.findings)
-    for name, data in (beside or {}).items():
-        findings += lint_gateway_config(data.decode("utf-8", "replace"), name)
+    # Last: labctl never deploys those files, it only warns of what they would do.
+    linted = [
+        finding
+        for name, data in (beside or {}).items()
+        for finding in lint_gateway_config(data.decode("utf-8", "replace"), name)
+    ]
     lab = reading.lab
     if lab is None:
-        return Checked(directory, in_reading_order(findings), texts)
+        return Checked(directory, (*in_reading_order(findings), *linted), texts)
     table, unresolved = build_table(lab)
     findings += unresolved
     subject = Subject(lab, table, facts_for(lab, deploying=deploying))
     for rule in RULES:
         findings += rule.findings(subject)
-    return Checked(directory, in_reading_order(findings), texts, lab, table)
+    return Checked(directory, (*in_reading_order(findings), *linted), texts, lab, table)
 
 
 def facts_for(lab: Lab, *, deploying: bool) -> HostFacts:

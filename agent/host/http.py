@@ -63,7 +63,7 @@ def ask(
     """
     started = time.monotonic()
     with _connected(host, port, timeout_s) as channel:
-        connection = http.client.HTTPConnection(host, port)
+        connection = http.client.HTTPConnection(reachable(host), port)
         connection.sock = channel
         expired = threading.Event()
         watch = threading.Timer(timeout_s, _cut, (channel, expired))

@@ -35,6 +35,10 @@ _LINE_ERRORS = frozenset(
 _NO_GI_HINT = "install the distribution's `python3-gi`; labctl's venv needs system site packages"
 
 
+# The reverse of Requires=, Requisite=, BindsTo= and PartOf=.
+_NEEDING = ("RequiredBy", "RequisiteOf", "BoundBy", "ConsistsOf")
+
+
 class _Refusal(Exception):
     """systemd answered with an error: its D-Bus name and text."""
 
@@ -235,6 +239,15 @@ class UserManager:
             read[unit][name] = value
         known = {unit: unit_state(unit, by_name[unit][2:5], read[unit]) for unit in real}
         return {unit: known.get(unit, UnitState(unit)) for unit in units}
+
+    def dependents(self, units: Sequence[str]) -> tuple[str, ...]:
+        """Services that run and need one of these: a stop or a failed restart takes them down."""
+        line = self._connected()
+        rows = self._ask(line, "ListUnitsByNames", list(units)) if units else []
+        asked = [(row[6], f"{_SYSTEMD}.Unit", name) for row in rows for name in _NEEDING]
+        needing = {unit for value in line.gather(asked) for unit in value or ()}
+        services = sorted(u for u in needing - set(units) if u.endswith(".service"))
+        return tuple(unit for unit, state in self.states(services).items() if state.running)
 
     def reload(self) -> None:
         """Make systemd read all unit files again."""

@@ -117,7 +117,10 @@ class Provider:
 
     @property
     def host(self) -> str:
-        return urlsplit(self.base_url).hostname or ""
+        try:
+            return urlsplit(self.base_url).hostname or ""
+        except ValueError:  # a template may hold anything
+            return ""
 
     @property
     def port(self) -> int | None:

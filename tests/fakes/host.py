@@ -270,6 +270,7 @@ class NoSignals:
 class NoSecrets:
     def get(self, name: str) -> str | None:
         del name
+        return None
 
 
 class FakeHost:

@@ -54,6 +54,11 @@ def _deployed(host: FakeHost) -> None:
     _deploy(host)
 
 
+def _deployed_over_foreign_unit(host: FakeHost) -> None:
+    _with_foreign_unit(host)
+    _deploy(host)
+
+
 def _deployed_twice(host: FakeHost) -> None:
     _deploy(host)
     _deploy(host, SECOND)
@@ -77,6 +82,11 @@ def _failing_deploy(host: FakeHost) -> object:
     return host.deployer.deploy(SECOND, reason="fails", digest_key=KEY)
 
 
+def _prune(host: FakeHost) -> None:
+    for generation in host.store.prunable(1):
+        host.store.remove(generation)
+
+
 LINES = [
     Line(
         "first deploy, adopting a unit that runs",
@@ -94,14 +104,14 @@ LINES = [
     ),
     Line(
         "rollback to what was adopted",
-        lambda h: (_with_foreign_unit(h), _deploy(h))[0],
+        _deployed_over_foreign_unit,
         lambda h: h.deployer.rollback(0, reason=""),
         frozenset({1, 2}),
     ),
     Line(
         "prune",
         _deployed_three_times,
-        lambda h: [h.store.remove(g) for g in h.store.prunable(1)],
+        _prune,
         frozenset({3}),
     ),
 ]

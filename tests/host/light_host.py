@@ -6,6 +6,7 @@ its standard input closes, so that a killed test run leaves nothing behind.
 
 from __future__ import annotations
 
+import compileall
 import os
 import select
 import shutil
@@ -132,14 +133,14 @@ class LightHost:
             AssertionError: `check` and a status other than 0.
             subprocess.TimeoutExpired: it ran longer than `timeout` seconds; it is killed.
         """
-        done = _call(self._enter(argv, env), timeout_s=timeout, text_in=input)
+        done = _call(self.command(*argv, env=env), timeout_s=timeout, text_in=input)
         if check:
             assert done.returncode == 0, _told(argv, done)
         return done
 
     def spawn(self, *argv: str, env: Mapping[str, str] | None = None) -> Spawned:
         """Start a command as the user in the background."""
-        return Spawned(_popen(self._enter(argv, env)))
+        return Spawned(_popen(self.command(*argv, env=env)))
 
     def root(self, *argv: str, timeout: float = 60.0) -> subprocess.CompletedProcess[str]:
         """Run a command inside as root: for file systems that fill up or turn read-only."""
@@ -204,7 +205,8 @@ class LightHost:
         if _root():
             os.chown(path, self.user_id, self.user_id, follow_symlinks=False)
 
-    def _enter(self, argv: Sequence[str], env: Mapping[str, str] | None) -> list[str]:
+    def command(self, *argv: str, env: Mapping[str, str] | None = None) -> list[str]:
+        """The command line that runs `argv` inside as the user."""
         extra = ["env", *(f"{name}={value}" for name, value in env.items())] if env else []
         return [str(self.script), "exec", self.name, "--", *extra, *argv]
 
@@ -223,7 +225,7 @@ class FullHost(LightHost):
 
 
 def snapshot_checkout(source: Path, target: Path) -> Path:
-    """Copy what runs of the checkout, so that edits during a run cannot mix versions."""
+    """Copy what runs of the checkout, compiled, so that edits during a run cannot mix versions."""
     target.mkdir(parents=True)
     skip = shutil.ignore_patterns("__pycache__", "*.pyc")
     for name in ("agent", "config", "units", "tests", "requirements", "docs"):
@@ -232,6 +234,7 @@ def snapshot_checkout(source: Path, target: Path) -> Path:
     for name in ("pyproject.toml", "install.sh", "README.md", "CHANGELOG.md"):
         if (source / name).is_file():
             shutil.copy2(source / name, target / name)
+    compileall.compile_dir(target / "agent", quiet=2)
     return target
 
 

@@ -80,9 +80,10 @@ def endpoint(
 
 
 @contextlib.contextmanager
-def raw(speak: Callable[[socket.socket], None]) -> Iterator[int]:
+def raw(speak: Callable[[socket.socket], None], host: str = "127.0.0.1") -> Iterator[int]:
     """A server that does to its one client what `speak` does; gives its port."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family) as listener:
         listener.settimeout(10)
 
         def serve() -> None:
@@ -252,6 +253,17 @@ def test_several_services_are_probed_side_by_side() -> None:
 )
 def test_a_wildcard_address_is_asked_on_loopback(listens: str, asked: str) -> None:
     assert reachable(listens) == asked
+
+
+def test_ipv6_addresses_are_asked_as_they_are_written() -> None:
+    def speak(client: socket.socket) -> None:
+        asked.append(client.recv(65536))
+        client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    asked: list[bytes] = []
+    with raw(speak, "::1") as port:
+        assert prober.health(service(ServiceKind.VLLM, port, host="[::1]"), 5).good
+    assert f"Host: [::1]:{port}".encode() in asked[0]
 
 
 # -- model lists ---------------------------------------------------------------------------

@@ -26,6 +26,21 @@ PASSED_ON = (
     " parallel_tool_calls reasoning_effort thinking keep_alive stream_options"
 )
 
+HEAD = '''"""Keys that LiteLLM {version} reads. Made by tests/unit/routing/make_litellm_keys.py."""
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+'''
+
+
+def _read_settings(proxy: Any) -> set[str]:
+    """General settings that the proxy reads by name without declaring them."""
+    pattern = re.compile(r"""general_settings(?:\.get\(|\[)\s*["'](\w+)["']""")
+    sources = Path(proxy.__file__).parent.rglob("*.py")
+    return {name for path in sources for name in pattern.findall(path.read_text())}
+
 
 def main(out: Path) -> None:
     os.environ.update(LITELLM_LOCAL_MODEL_COST_MAP="True", LITELLM_MODE="PRODUCTION")
@@ -34,6 +49,7 @@ def main(out: Path) -> None:
     utils: Any = importlib.import_module("litellm.types.utils")
     proxy: Any = importlib.import_module("litellm.proxy._types")
     params = {
+        "extra_body",
         *router.LiteLLM_Params.model_fields,
         *utils.all_litellm_params,
         *litellm.OPENAI_CHAT_COMPLETION_PARAMS,
@@ -43,7 +59,7 @@ def main(out: Path) -> None:
     tables = {
         "LITELLM_PARAMS": {name for name in params if not COSTS.search(name)},
         "ROUTER_SETTINGS": set(inspect.signature(litellm.Router.__init__).parameters) - {"self"},
-        "GENERAL_SETTINGS": set(proxy.ConfigGeneralSettings.model_fields),
+        "GENERAL_SETTINGS": set(proxy.ConfigGeneralSettings.model_fields) | _read_settings(proxy),
         "LITELLM_SETTINGS": {n for n in settings - constants if n[0] != "_"} | PROXY_SETTINGS,
         "LITELLM_FUNCTIONS": {
             name
@@ -53,10 +69,10 @@ def main(out: Path) -> None:
         "PASSED_ON": set(PASSED_ON.split()),
     }
     version = importlib.metadata.version("litellm")
-    text = f'"""Keys that LiteLLM {version} reads. Made by tests/unit/routing/make_litellm_keys.py."""\n'
+    text = HEAD.format(version=version)
     for name, keys in tables.items():
         words = textwrap.fill(" ".join(sorted(keys)), 98, break_on_hyphens=False)
-        text += f'\n{name}: frozenset[str] = frozenset(\n    """\n{words}\n""".split()\n)\n'
+        text += f'\n{name} = _words(\n    """\n{words}\n"""\n)\n'
     out.write_text(text)
 
 
