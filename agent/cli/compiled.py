@@ -17,6 +17,7 @@ from agent.lab.rules import RULES as LAB_RULES
 from agent.lab.secrets import secret_values
 from agent.model.errors import LabctlError
 from agent.model.finding import Finding, in_reading_order, stopping
+from agent.model.generation import SECRETS_FILE
 from agent.model.host import HostFacts
 from agent.model.lab import Lab, ServiceKind
 from agent.model.plan import Rendered
@@ -28,7 +29,6 @@ from agent.routing.rules import RULES as ROUTING_RULES
 from agent.routing.table import build_table
 
 RULES: tuple[Rule, ...] = (*LAB_RULES, *ROUTING_RULES)
-SECRETS_FILE = "secrets.env"
 
 
 @dataclass(frozen=True, slots=True)

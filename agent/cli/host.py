@@ -12,7 +12,6 @@ from agent.cli.output import tell
 from agent.cli.report import LineReporter, Reporter
 from agent.deploy.deployer import Deployer
 from agent.deploy.ports import Ports
-from agent.deploy.render import SECRETS
 from agent.deploy.store import Store
 from agent.deploy.transaction import Recovery, Transaction
 from agent.host.clock import SystemClock
@@ -24,9 +23,8 @@ from agent.host.processes import HostProcesses
 from agent.host.session import host_paths
 from agent.host.signals import HostSignals
 from agent.host.systemd import UserManager
-from agent.lab.secrets import secret_values
 from agent.model.errors import LockHeld
-from agent.model.generation import Generation
+from agent.model.generation import SECRETS_FILE, Generation
 from agent.model.host import HostPaths
 
 
@@ -50,6 +48,7 @@ class Host:
     transaction: Transaction
     units: UserManager
     prober: HttpProber
+    processes: HostProcesses
     user: str
 
     @property
@@ -71,13 +70,13 @@ def open_host(report: Reporter | None = None) -> Host:
     paths = paths_of_host()
     disk = LocalDisk()
     store = Store(disk, paths.state)
-    units, prober = UserManager(), HttpProber()
+    units, prober, processes = UserManager(), HttpProber(), HostProcesses()
     signals = HostSignals()
     signals.install()
     ports = Ports(
         disk=disk,
         units=units,
-        processes=HostProcesses(),
+        processes=processes,
         prober=prober,
         journal=UserJournal(),
         clock=SystemClock(),
@@ -87,9 +86,11 @@ def open_host(report: Reporter | None = None) -> Host:
     )
 
     def secrets(generation: Generation) -> SecretValues:
-        if not any(file.path == SECRETS for file in generation.manifest.files):
+        if not any(file.path == SECRETS_FILE for file in generation.manifest.files):
             return SecretValues({})
-        text = store.read(generation, SECRETS).decode("utf-8", "replace")
+        from agent.lab.secrets import secret_values
+
+        text = store.read(generation, SECRETS_FILE).decode("utf-8", "replace")
         return SecretValues(secret_values(text))
 
     return Host(
@@ -99,6 +100,7 @@ def open_host(report: Reporter | None = None) -> Host:
         transaction=Transaction(ports, store, secrets),
         units=units,
         prober=prober,
+        processes=processes,
         user=pwd.getpwuid(os.getuid()).pw_name,
     )
 

@@ -102,6 +102,8 @@ class Applier:
         if state.broken or state.active == "inactive":
             return False, self.failure(spec, "its process ended while it was starting")
         now = self._ports.clock.monotonic()
+        if state.running and spec.kind is None and not spec.listens:
+            return True, None  # a foreign unit without a port has nothing to ask
         if state.running:
             sample = self._ports.prober.health(spec, PROBE_TIMEOUT_S)
             if sample.good:

@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 from agent.model.errors import StoreDamaged
 from agent.model.generation import Judgement, Manifest, Record
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
 
 T = TypeVar("T", Manifest, Record, Judgement)
 
 FORMAT = 1
 
 
-_adapters: dict[type, TypeAdapter[Any]] = {}
-
-
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    if kind not in _adapters:
-        # Imported here: verbs that read no generation do not pay for it.
-        from pydantic import TypeAdapter
-
-        _adapters[kind] = TypeAdapter(kind)
-    return _adapters[kind]
-
-
 def encode(value: Manifest | Record | Judgement) -> bytes:
     """Indented UTF-8 JSON that ends with a newline: people read these files at night."""
-    return _adapter(type(value)).dump_json(value, indent=1) + b"\n"
+    # Imported here: verbs that meet no generation do not pay for it.
+    import msgspec
+
+    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
 
 
 def decode(kind: type[T], data: bytes, name: str) -> T:
@@ -37,15 +25,13 @@ def decode(kind: type[T], data: bytes, name: str) -> T:
 
     Raises StoreDamaged for anything that `encode` would not have written.
     """
-    from pydantic import ValidationError
+    import msgspec
 
     try:
-        value: T = _adapter(kind).validate_json(data, strict=False)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        value = msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StoreDamaged(
-            f"{name} is damaged: {place}: {first['msg']}",
+            f"{name} is damaged: {error}",
             hint="see `labctl generations list` for generations that are whole",
         ) from None
     written: int = getattr(value, "format", FORMAT)

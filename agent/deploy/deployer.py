@@ -199,7 +199,8 @@ class Deployer:
             f"generation {restored.number} restores generation {goal.number}",
             generation=restored.number,
         )
-        return self._transaction.run(restored, current, verb="rollback", keep_target=True)
+        outcome = self._transaction.run(restored, current, verb="rollback", keep_target=True)
+        return replace(outcome, restores=goal.number)
 
     def _rollback_goal(self, current: Generation, number: int | None) -> Generation:
         if number is None:

@@ -84,6 +84,8 @@ class Judge:
         """The cheap probe of each service, then its model list where it answered."""
 
         def ask(spec: ServiceSpec) -> list[Sample]:
+            if spec.kind is None and not spec.listens:
+                return []  # a foreign unit without a port: its state is all there is to judge
             prober = self._ports.prober
             health = replace(prober.health(spec, PROBE_TIMEOUT_S), required=spec.required)
             if not health.good or not spec.serves:
@@ -147,6 +149,8 @@ class Judge:
 
     def _soak(self, began: float, units: Sequence[str], before: Mapping[str, UnitState]) -> None:
         """Wait until the soak is over, or a unit is seen to have fallen."""
+        if not units:
+            return
         end = began + self._manifest.judge.soak_s
         while (left := end - self._ports.clock.monotonic()) > 0:
             if not self._ports.units.wait(left):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from agent.model.generation import GroupSpec, Manifest, ServiceSpec
 from agent.model.host import Observed, UnitState
-from agent.model.lab import ServiceKind
+from agent.model.kinds import ServiceKind
 from agent.model.plan import Action, FileChange, Plan, Step
 
 
@@ -24,7 +24,8 @@ def make_plan(
     Decision tree, for each wanted unit:
 
     1. It shall not run (it did not when it was adopted) and runs → stop.
-    2. It shall run and does not → start.
+    2. It shall run and does not → start; or restart, where systemd waits to restart it by itself:
+       a start would wait as well.
     3. It runs with other inputs than wanted → restart, saying which input changed.
     4. Otherwise it is left alone.
 
@@ -47,7 +48,8 @@ def _step(spec: ServiceSpec, deployed: Manifest | None, observed: Observed) -> S
     if not spec.active:
         return Step(Action.STOP, spec, "it did not run before") if _alive(state) else None
     if not state.running:
-        return Step(Action.START, spec, _why_down(state))
+        waits = state.sub.startswith("auto-restart")
+        return Step(Action.RESTART if waits else Action.START, spec, _why_down(state))
     carried = observed.running_inputs.get(spec.unit)
     if carried == spec.inputs:
         return None

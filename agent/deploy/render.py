@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.deploy.environment import KEY_VARIABLES, backend_environment, environment_file
 from agent.model.generation import (
+    SECRETS_FILE,
     CompletionSpec,
     GroupSpec,
     JudgeSettings,
@@ -22,7 +23,6 @@ from agent.model.routing import Deployment, RoutingTable
 
 GATEWAY = "litellm"
 GATEWAY_CONFIG = "litellm.yaml"
-SECRETS = "secrets.env"
 INPUTS_VARIABLE = "LABCTL_INPUTS"
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -67,7 +67,7 @@ def render(
     if lab.gateway.enabled:
         files.append(RenderedFile(GATEWAY_CONFIG, document.encode()))
     if around.secrets:
-        files.append(RenderedFile(SECRETS, around.secrets, secret=True))
+        files.append(RenderedFile(SECRETS_FILE, around.secrets, secret=True))
     services = tuple(part.spec for part in parts)
     groups = tuple(_group_spec(table, name) for name in table.names)
     completions = _completions(lab, table) if lab.deploy.prove_completions else ()

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from agent.host.http import Answer, NoAnswer, ask, knock
 from agent.model.generation import CompletionSpec, ServiceSpec
-from agent.model.lab import ServiceKind
+from agent.model.kinds import ServiceKind
 from agent.model.verdict import Health, ProbeKind, Sample
 
 _CHEAP = {

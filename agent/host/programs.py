@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.model.lab import ServiceKind
+from agent.model.kinds import ServiceKind
 
 _EXECUTABLES = {
     ServiceKind.LITELLM: "litellm",

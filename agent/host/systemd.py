@@ -140,7 +140,7 @@ class _Line:
         if self._context is not None:
             self._context.wakeup()
         if self._bus is not None and not self._bus.con.is_closed():
-            self._bus.con.close_sync(None)
+            self._bus.con.close(None, None, None)  # nobody waits: the other end may hang
 
     def ask(self, method: str, *args: object, timeout_s: float | None = None) -> Any:
         """Call a method of the Manager. Raises `_Refusal` or `BusUnavailable`."""
@@ -188,7 +188,7 @@ class _Line:
             if name and name not in _LINE_ERRORS:
                 raise _Refusal(name, _words(error)) from error
             # Even an open line is given up: the next call starts afresh.
-            self._on_closed()
+            self.close()
             raise BusUnavailable(
                 f"the systemd user manager does not answer: {_words(error)}", hint=NO_BUS_HINT
             ) from error

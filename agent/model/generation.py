@@ -8,12 +8,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from agent.model.lab import ServiceKind
+from agent.model.kinds import ServiceKind
 
 # The first line of every unit file that labctl owns; one without it is never overwritten.
 UNIT_MARKER = (
     "# Managed by labctl. Set things in lab.yaml instead: a deploy replaces what is edited here."
 )
+
+
+# Where a generation keeps the lab's secrets: sealed with it, so that going back brings back the
+# keys that worked; never in a digest, a diff or an output.
+SECRETS_FILE = "secrets.env"
 
 
 class GenerationKind(StrEnum):

@@ -49,8 +49,10 @@ class UnitState:
     @property
     def ending(self) -> str:
         """How its last process ended, in words; empty when it did not end badly."""
+        if self.result == "success":  # also after a stop, which systemd does with a signal
+            return ""
         if self.exited_by is None or (self.exited_by == "exited" and self.exit_status == 0):
-            return "" if self.result == "success" else f"result {self.result}"
+            return f"result {self.result}"
         verb = "exit status" if self.exited_by == "exited" else "signal"
         return f"{verb} {self.exit_status}"
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 from urllib.parse import urlsplit
 
 from agent.model.finding import Position
+from agent.model.kinds import ServiceKind as ServiceKind
 
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 
@@ -31,37 +32,6 @@ class ProviderStatus(StrEnum):
     ACTIVE = "active"
     DISABLED = "disabled"
     TEMPLATE = "template"
-
-
-class ServiceKind(StrEnum):
-    """The programs that labctl manages. The value names the unit template in `units/`."""
-
-    LITELLM = "litellm"
-    OLLAMA = "ollama"
-    LLAMACPP_PYTHON = "llamacpp-python"
-    LLAMACPP_NATIVE = "llamacpp-native"
-    VLLM = "vllm"
-
-    @property
-    def default_port(self) -> int:
-        return _DEFAULT_PORTS[self]
-
-    @property
-    def serves_one_model(self) -> bool:
-        return self in (
-            ServiceKind.LLAMACPP_PYTHON,
-            ServiceKind.LLAMACPP_NATIVE,
-            ServiceKind.VLLM,
-        )
-
-
-_DEFAULT_PORTS = {
-    ServiceKind.LITELLM: 4000,
-    ServiceKind.OLLAMA: 11434,
-    ServiceKind.LLAMACPP_PYTHON: 8000,
-    ServiceKind.LLAMACPP_NATIVE: 8080,
-    ServiceKind.VLLM: 8001,
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,8 @@ class Outcome:
         before, after: generation numbers that `current` named before and names now.
         verdict: of what serves now; None when nothing was judged.
         failed: the samples that failed the target, where it failed.
+        attempted: the generation that failed.
+        restores: for a rollback by hand, the generation that it brought back.
         seconds: wall time of each named part.
     """
 
@@ -114,6 +116,7 @@ class Outcome:
     verdict: Verdict | None = None
     failed: tuple[Sample, ...] = ()
     attempted: int | None = None
+    restores: int | None = None
     seconds: tuple[tuple[str, float], ...] = ()
 
     @property

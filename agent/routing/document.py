@@ -42,11 +42,11 @@ GATEWAY_ENVIRONMENT: tuple[tuple[str, str], ...] = (
     ("LITELLM_LOCAL_MODEL_COST_MAP", "True"),
     # Else the first Anthropic request downloads a list of beta headers.
     ("LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS", "True"),
-    # Else the admin page fetches the vendor's blog.
+    # Else the proxy may fetch the vendor's blog for its admin page.
     ("LITELLM_LOCAL_BLOG_POSTS", "True"),
     # Else LiteLLM loads a `.env` from the working folder and from every folder above it.
     ("LITELLM_MODE", "PRODUCTION"),
-    # The admin page needs a database, which a lab does not have.
+    # Nobody signs in to the admin page: it needs a database, which a lab does not have.
     ("DISABLE_ADMIN_UI", "True"),
 )
 

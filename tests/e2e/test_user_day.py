@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.host.demo_lab import LAB, ask, write_lab, write_models
-from tests.host.light_host import CHECKOUT, FullHost
+from tests.host.light_host import CHECKOUT, FullHost, LightHost
 
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/run/wheelhouse"}
 INSTALL = f"{CHECKOUT}/install.sh"
@@ -114,16 +114,26 @@ def _uninstalls(host: FullHost) -> None:
 _FOLDERS = {".", ".config", LAB, ".local", ".local/state", ".local/state/labctl"}
 
 
-def test_the_releases_of_the_seed_as_the_user_checks_them(installed: FullHost) -> None:
-    seed = f"{CHECKOUT}/tests/data/seed"
-    assert installed.labctl("check", f"{seed}/v1.7").returncode == 0
-    broken = installed.labctl("check", f"{seed}/v1.7.1-broken", "--json")
-    assert broken.returncode == 78
-    errors = [f for f in json.loads(broken.stdout)["findings"] if f["severity"] == "error"]
-    said = " ".join(finding["message"] for finding in errors)
-    assert "llama-cpp-default" in said and "llama-cpp-native" in said
-    assert installed.labctl("check", f"{seed}/v1.7.1.1-hotfixed").returncode == 78
-    assert installed.labctl("check", f"{seed}/v1.7.1.1-corrected").returncode == 0
+def test_the_releases_of_the_seed_as_the_user_checks_them(bare_host: LightHost) -> None:
+    status, findings = _check_release(bare_host, "v1.7")
+    assert any(f["rule"] == "spof" and "last resort" in f["message"] for f in findings)
+
+    status, findings = _check_release(bare_host, "v1.7.1-broken")
+    errors = "\n".join(f["message"] for f in findings if f["severity"] == "error")
+    assert status == 78
+    assert "`llama-cpp-default`" in errors and "`llama-cpp-native`" in errors
+    for chain in ("llama3.1:latest", "gpt-oss:20b-cloud", "llama-cpp-default"):
+        assert f"the chain of `{chain}` needs" in errors
+
+    assert _check_release(bare_host, "v1.7.1.1-hotfixed")[0] == 78
+    assert _check_release(bare_host, "v1.7.1.1-corrected")[0] == 0
+
+
+def _check_release(host: LightHost, release: str) -> tuple[int, list[dict[str, str]]]:
+    """The exit status and the findings of `labctl check --json`."""
+    done = host.labctl("check", f"{CHECKOUT}/tests/data/seed/{release}", "--json")
+    findings: list[dict[str, str]] = json.loads(done.stdout)["findings"]
+    return done.returncode, findings
 
 
 def _ends(done: subprocess.CompletedProcess[str], status: int) -> None:

@@ -21,10 +21,11 @@ def init(
     import os
     import secrets
 
-    from agent.cli.compiled import SECRETS_FILE, directory_of
+    from agent.cli.compiled import directory_of
     from agent.host.assets import asset, asset_names
     from agent.host.disk import LocalDisk
     from agent.model.errors import Refused
+    from agent.model.generation import SECRETS_FILE
 
     target = os.path.abspath(os.path.expanduser(directory)) if directory else directory_of(None)
     disk = LocalDisk()

@@ -40,9 +40,12 @@ def failure_lines(failed: Sequence[Sample], *, colour: bool = False) -> list[str
 
 def _headline(outcome: Outcome, *, colour: bool) -> str:
     after, attempted = outcome.after, outcome.attempted
+    what = f"committed: generation {after}"
+    if outcome.restores is not None:
+        what = f"rolled back: generation {after} restores generation {outcome.restores}, it"
     good = {
-        OutcomeKind.COMMITTED: f"committed: generation {after} serves, proved",
-        OutcomeKind.DEGRADED: f"committed: generation {after} serves, without optional services",
+        OutcomeKind.COMMITTED: f"{what} serves, proved",
+        OutcomeKind.DEGRADED: f"{what} serves, without optional services",
     }
     bad = {
         OutcomeKind.ROLLED_BACK: f"rolled back: generation {attempted} failed;"
@@ -94,6 +97,7 @@ def outcome_json(outcome: Outcome) -> dict[str, object]:
         "from": outcome.before,
         "to": outcome.after,
         "attempted": outcome.attempted,
+        "restores": outcome.restores,
         "failed_probe": sample_json(failed[0]) if failed else None,
         "failed_probes": [sample_json(sample) for sample in failed],
         "log_tail": list(failed[0].log_tail) if failed else [],

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from agent.cli.output import paint
+from agent.deploy.render import INPUTS_VARIABLE
 from agent.model.generation import Generation
 from agent.model.host import PortHolder
 from agent.model.plan import ChangeKind, FileChange, Plan
@@ -32,9 +33,14 @@ def change_lines(changes: Sequence[FileChange], *, colour: bool = False) -> list
 
 
 def _unified(change: FileChange) -> list[str]:
-    before, after = change.before.splitlines(), change.after.splitlines()
+    before, after = _readable(change.before), _readable(change.after)
     diff = difflib.unified_diff(before, after, lineterm="", n=2)
     return [line for line in diff if not line.startswith(("---", "+++"))]
+
+
+def _readable(text: str) -> list[str]:
+    """Without the digest that a process carries: it differs whenever anything else does."""
+    return [line for line in text.splitlines() if not line.startswith(f"{INPUTS_VARIABLE}=")]
 
 
 def plan_lines(

@@ -144,6 +144,31 @@ def test_resetting_forgets_failures(manager: UserManager, write: Write) -> None:
     assert not manager.states([unit])[unit].broken
 
 
+def test_running_units_that_need_another_are_named(manager: UserManager, write: Write) -> None:
+    needed = write("needed", SLEEP)
+    needing = write("needing", SLEEP, "[Unit]", f"Requires={needed}", f"After={needed}")
+    write("idle", SLEEP, "[Unit]", f"Requires={needed}")
+    manager.run(Action.START, [needing], 20)
+    assert manager.dependents([needed]) == (needing,)
+    assert manager.dependents([needed, needing]) == ()
+
+
+def test_a_call_that_gets_no_answer_ends_and_leaves_no_thread(tmp_path: Path) -> None:
+    relay = Relay(tmp_path / "bus")
+    manager = UserManager(relay.address, timeout_s=1)
+    manager.states(["dbus.service"])
+    threads = threading.active_count()
+    try:
+        relay.silence()
+        started = time.monotonic()
+        with pytest.raises(BusUnavailable):
+            manager.states(["dbus.service"])
+        assert time.monotonic() - started < 5
+    finally:
+        relay.cut()
+    assert _eventually(lambda: ["ended"] if threading.active_count() < threads else [])
+
+
 def test_five_states_are_read_quickly(manager: UserManager, write: Write) -> None:
     units = [write(f"five{number}", SLEEP) for number in range(5)]
     manager.run(Action.START, units, 20)
@@ -261,12 +286,15 @@ class Relay:
                     elif not self._pass_on(end, peers[end]):
                         return
 
-    @staticmethod
-    def _pass_on(end: socket.socket, peer: socket.socket | None) -> bool:
+    def _pass_on(self, end: socket.socket, peer: socket.socket | None) -> bool:
         data = end.recv(65536)
-        if data and peer is not None:
+        if data and peer is not None and not self._silent:
             peer.sendall(data)
         return bool(data)
+
+    def silence(self) -> None:
+        """Swallow everything from now on."""
+        self._silent = True
 
     def cut(self) -> None:
         os.close(self._stopped)
