@@ -21,9 +21,15 @@ from agent.model.generation import SECRETS_FILE
 from agent.model.host import HostFacts
 from agent.model.lab import Lab, ServiceKind
 from agent.model.plan import Rendered
-from agent.model.routing import RoutingTable
+from agent.model.routing import GatewayDocument, RoutingTable
 from agent.model.rule import Rule, Subject
-from agent.routing.document import GATEWAY_ENVIRONMENT, document_body, render_document
+from agent.routing.document import (
+    GATEWAY_ENVIRONMENT,
+    api_base,
+    deployment_ids,
+    document_body,
+    render_document,
+)
 from agent.routing.lint import lint_gateway_config
 from agent.routing.rules import RULES as ROUTING_RULES
 from agent.routing.table import build_table
@@ -112,13 +118,12 @@ def render_checked(checked: Checked, digest_key: bytes, git_commit: str | None =
     lab, table = checked.lab, checked.table
     if lab is None or table is None:
         raise LabctlError("the lab was not read", hint="run `labctl check`")
-    document = render_document(lab, table) if lab.gateway.enabled else ""
+    document = _document(lab, table) if lab.gateway.enabled else GatewayDocument()
     secrets = checked.texts.get(SECRETS_FILE, b"")
     rendered = render(
         lab,
         table,
         document,
-        document_body(document),
         Surroundings(
             paths=paths_of_host(),
             unit_texts={kind: asset(f"units/{kind}.service").decode() for kind in ServiceKind},
@@ -131,6 +136,16 @@ def render_checked(checked: Checked, digest_key: bytes, git_commit: str | None =
         ),
     )
     return replace(rendered, git_commit=git_commit)
+
+
+def _document(lab: Lab, table: RoutingTable) -> GatewayDocument:
+    text = render_document(lab, table)
+    return GatewayDocument(
+        text=text,
+        body=document_body(text),
+        ids=deployment_ids(table),
+        addresses={provider.name: api_base(provider) for provider in lab.providers},
+    )
 
 
 def _folders(programs: dict[str, str | None]) -> dict[str, str]:

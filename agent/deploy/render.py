@@ -19,7 +19,7 @@ from agent.model.generation import (
 from agent.model.host import HostPaths
 from agent.model.lab import Lab, Service, ServiceKind
 from agent.model.plan import Rendered, RenderedFile
-from agent.model.routing import Deployment, RoutingTable
+from agent.model.routing import Deployment, GatewayDocument, RoutingTable
 
 GATEWAY = "litellm"
 GATEWAY_CONFIG = "litellm.yaml"
@@ -52,32 +52,29 @@ class Surroundings:
 
 
 def render(
-    lab: Lab, table: RoutingTable, document: str, body: str, around: Surroundings
+    lab: Lab, table: RoutingTable, document: GatewayDocument, around: Surroundings
 ) -> Rendered:
-    """Every file of a deploy.
-
-    Args:
-        document: the gateway's config, header and all.
-        body: its effective part, which alone counts as changed.
-    """
+    """Every file of a deploy, and what it promises to serve."""
     parts = [_backend(service, lab, around) for service in lab.enabled_services]
     if lab.gateway.enabled:
-        parts.append(_gateway(lab, table, body, around))
+        parts.append(_gateway(lab, table, document.body, around))
     files = [file for part in parts for file in part.files]
     if lab.gateway.enabled:
-        files.append(RenderedFile(GATEWAY_CONFIG, document.encode()))
+        files.append(RenderedFile(GATEWAY_CONFIG, document.text.encode()))
     if around.secrets:
         files.append(RenderedFile(SECRETS_FILE, around.secrets, secret=True))
     services = tuple(part.spec for part in parts)
     groups = tuple(_group_spec(table, name) for name in table.names)
-    completions = _completions(lab, table) if lab.deploy.prove_completions else ()
+    completions = _completions(lab, table, document) if lab.deploy.prove_completions else ()
     links = tuple(link for spec in services for link in _links(spec, around.paths))
     judge = JudgeSettings(
         soak_s=lab.deploy.soak_s,
         stall_timeout_s=lab.deploy.stall_timeout_s,
         completion_timeout_s=lab.deploy.completion_timeout_s,
     )
-    digest = _effective_digest(files, body, (services, groups, completions), around.digest_key)
+    digest = _effective_digest(
+        files, document.body, (services, groups, completions), around.digest_key
+    )
     sources = [RenderedFile(f"lab/{source.name}", source.text.encode()) for source in lab.sources]
     return Rendered(
         files=(*files, *sources),
@@ -255,7 +252,9 @@ def _group_spec(table: RoutingTable, name: str) -> GroupSpec:
     return GroupSpec(name, tuple(sorted(group.services)), remote, group.chain)
 
 
-def _completions(lab: Lab, table: RoutingTable) -> tuple[CompletionSpec, ...]:
+def _completions(
+    lab: Lab, table: RoutingTable, document: GatewayDocument
+) -> tuple[CompletionSpec, ...]:
     """One proving completion for each local model, through the plainest group that reaches it."""
     best: dict[tuple[str, str], Deployment] = {}
     alone = {g.name for g in table.groups if len(g.deployments) == 1}
@@ -268,7 +267,14 @@ def _completions(lab: Lab, table: RoutingTable) -> tuple[CompletionSpec, ...]:
             if key not in best or (best[key].group not in alone and group.name in alone):
                 best[key] = deployment
     return tuple(
-        CompletionSpec(d.group, service, model, embedding=(d.provider, model) in embeds)
+        CompletionSpec(
+            d.group,
+            service,
+            model,
+            embedding=(d.provider, model) in embeds,
+            asks=document.ids.get(d, ""),
+            answers_at=document.addresses.get(d.provider, ""),
+        )
         for (service, model), d in best.items()
     )
 

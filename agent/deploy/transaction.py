@@ -118,13 +118,13 @@ class Transaction:
             kind = OutcomeKind.ROLLBACK_FAILED if verb == "rollback" else OutcomeKind.LEFT_IN_PLACE
             return Outcome(
                 kind,
-                True,
-                previous.number,
-                target.number,
-                verdict,
-                verdict.failures,
-                target.number,
-                tuple(watch.parts),
+                changed=True,
+                before=previous.number,
+                after=target.number,
+                verdict=verdict,
+                failed=verdict.failures,
+                attempted=target.number,
+                seconds=tuple(watch.parts),
             )
         return self._undo(target, previous, fallback, verdict, watch)
 

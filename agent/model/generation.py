@@ -109,12 +109,25 @@ class GroupSpec:
 
 @dataclass(frozen=True, slots=True)
 class CompletionSpec:
-    """One proving completion: ask the gateway for `group`, expect `service` to have answered."""
+    """One proving completion: ask the gateway, expect `service` to have answered.
+
+    Attributes:
+        group: the model group that the deployment belongs to.
+        asks: the deployment's own id, which reaches it alone; empty means ask for the group.
+        answers_at: the address that the gateway must name in its answer; empty means any.
+        embedding: the model makes vectors, no text.
+    """
 
     group: str
     service: str
     model: str
     embedding: bool = False
+    asks: str = ""
+    answers_at: str = ""
+
+    @property
+    def asked_for(self) -> str:
+        return self.asks or self.group
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.model.finding import Position
@@ -56,6 +57,23 @@ class Group:
     def local(self) -> bool:
         """Whether every deployment is on this host."""
         return all(d.service is not None for d in self.deployments)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayDocument:
+    """The gateway's config, rendered.
+
+    Attributes:
+        text: the whole file; empty when the lab has no gateway.
+        body: its effective part, without the header: what counts as changed.
+        ids: by deployment, the id that reaches it alone when it is asked for as a model.
+        addresses: by provider name, the address as the gateway names it in its answers.
+    """
+
+    text: str = ""
+    body: str = ""
+    ids: Mapping[Deployment, str] = field(default_factory=dict)
+    addresses: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

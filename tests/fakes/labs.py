@@ -20,7 +20,7 @@ from agent.model.lab import (
     Source,
 )
 from agent.model.plan import Rendered
-from agent.model.routing import Deployment, Group, GroupOrigin, RoutingTable
+from agent.model.routing import Deployment, GatewayDocument, Group, GroupOrigin, RoutingTable
 from tests.fakes.host import PATHS
 
 AT = Position("lab.yaml", 1, 1)
@@ -102,8 +102,8 @@ def rendered(
         secret_values={"LITELLM_MASTER_KEY": "sk-test"},
         digest_key=KEY,
     )
-    document = f"# generated\n{config}"
-    return render(desired, table(*services, chained=chained), document, config, around)
+    document = GatewayDocument(text=f"# generated\n{config}", body=config)
+    return render(desired, table(*services, chained=chained), document, around)
 
 
 A, B = service("alpha", 8080), service("beta", 8081)
