@@ -200,11 +200,19 @@ def test_what_systemd_says_becomes_a_state() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "status", "ending"),
-    [(1, 3, "exit status 3"), (2, 9, "signal 9"), (3, 6, "signal 6"), (1, 0, ""), (0, 0, "")],
+    ("code", "status", "result", "ending"),
+    [
+        (1, 3, "exit-code", "exit status 3"),
+        (2, 9, "signal", "signal 9"),
+        (3, 6, "core-dump", "signal 6"),
+        (1, 0, "timeout", "result timeout"),
+        (1, 0, "success", ""),
+        (0, 0, "success", ""),
+        (2, 15, "success", ""),  # a clean stop
+    ],
 )
-def test_how_a_process_ended(code: int, status: int, ending: str) -> None:
-    read = {"ExecMainCode": code, "ExecMainStatus": status, "Result": "success"}
+def test_how_a_process_ended(code: int, status: int, result: str, ending: str) -> None:
+    read = {"ExecMainCode": code, "ExecMainStatus": status, "Result": result}
     state = unit_state("x.service", ("loaded", "failed", "failed"), read)
     assert state.ending == ending
     assert state.broken
