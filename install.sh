@@ -116,6 +116,7 @@ apt_install() { # apt_install [sudo] -- PACKAGE...
 # An environment is a folder NAME-DIGEST that is complete or absent, and a link NAME to it. The digest
 # covers all that it is made of, so that an unchanged one costs nothing and a change starts afresh.
 digest() { { "$PYTHON" -V; uname -m; cat "$@"; } | sha256sum | cut -c1-12; }
+pins() { grep -v '^#' "$@"; }
 
 environment() { # environment LINK DIGEST BUILD-COMMAND...: the command gets the folder as last word
   local link=$1 dir=$1-$2 other; shift 2
@@ -161,19 +162,19 @@ build_llamacpp_native() { # build_llamacpp_native DIR
 }
 
 backend() { # backend KIND PARENT: the environment PARENT/KIND
-  local kind=$1 link=$2/$1 lock=$ROOT/requirements/$1.lock
+  local kind=$1 link=$2/$1 lock=$ROOT/requirements/$1.lock key
+  key=$(digest <(pins "$lock"; printf %s "${CMAKE_ARGS:-}"))
   case $kind in
-    litellm) install_env "LiteLLM" "$link" "$(digest "$lock")" python_venv "$lock" ;;
+    litellm) install_env "LiteLLM" "$link" "$key" python_venv "$lock" ;;
     llamacpp-python)
-      local key; key=$(digest "$lock" <(printf %s "${CMAKE_ARGS:-}"))
       [ -e "$link-$key/.complete" ] || need g++
+      local wheels; wheels=$CACHE/wheels/$(digest <(grep '^llama-cpp-python==' "$lock"; printf %s "${CMAKE_ARGS:-}"))
       install_env "llama-cpp-python (the first time it is compiled: minutes)" "$link" "$key" \
-        build_llamacpp_python "$CACHE/wheels/$key" "${CMAKE_ARGS:-}" ;;
+        build_llamacpp_python "$wheels" "${CMAKE_ARGS:-}" ;;
     llamacpp-native)
       grep -qw avx2 /proc/cpuinfo && [ "$(uname -m)" = x86_64 ] || die "the prebuilt llama-server needs x86-64 with AVX2" \
         "build llama.cpp and name its llama-server as \`program:\` in lab.yaml"
-      install_env "llama-server" "$link" "$(digest "$lock")" build_llamacpp_native ;;
-    *) die "unknown backend $kind" "one of ${BACKENDS[*]}, all; Ollama and vLLM have their own installers" 64 ;;
+      install_env "llama-server" "$link" "$key" build_llamacpp_native ;;
   esac
 }
 
@@ -244,7 +245,7 @@ uninstall() {
 workshop() { # the environments of the tests and the demo, below the cache; never the user's own
   need python3 python3-gi python3-venv systemd dbus-user-session iproute2 procps "$@"
   local lock=$ROOT/requirements/test.lock kind
-  install_env "test environment" "$CACHE/test" "$(digest "$lock")" python_venv "$lock" --system-site-packages
+  install_env "test environment" "$CACHE/test" "$(digest <(pins "$lock"))" python_venv "$lock" --system-site-packages
   for kind in "${BACKENDS[@]}"; do backend "$kind" "$CACHE/backends"; done
   export LABCTL_TEST_BACKENDS=$CACHE/backends PYTHONDONTWRITEBYTECODE=1
 }
@@ -262,12 +263,12 @@ run_tests() {
   step "ruff format" "$bin/ruff" format --check --quiet .
   step "mypy" "$bin/mypy"
   step "shellcheck" "$bin/shellcheck" install.sh tests/host/light tests/host/full .ci/run
-  "$bin/python" -m pytest "$@"
+  "$bin/python" -m pytest -rs "$@"
 }
 
 wheelhouse() { # what ./install.sh needs, as files: the end-to-end test installs without any network
   local house=$CACHE/wheelhouse lists=("$ROOT"/requirements/{labctl,build,llamacpp-native}.lock)
-  install_env "wheelhouse" "$house" "$(digest "${lists[@]}")" download_wheels
+  install_env "wheelhouse" "$house" "$(digest <(pins "${lists[@]}"))" download_wheels
 }
 download_wheels() { # download_wheels DIR
   local list; mkdir -p "$1"
@@ -300,5 +301,9 @@ while [ $# -gt 0 ]; do
     *) usage >&2; die "unknown argument: $1" "" 64 ;;
   esac
   shift
+done
+for kind in "${wanted[@]}"; do
+  [[ " ${BACKENDS[*]} " == *" $kind "* ]] ||
+    die "unknown backend $kind" "one of ${BACKENDS[*]}, all; Ollama and vLLM have their own installers" 64
 done
 install_labctl "${wanted[@]}"

@@ -40,7 +40,7 @@ def desired(host: Host, lab: str | None, from_git: str | None = None) -> Desired
     if checked.lab is None or not checked.ok:
         raise _refusal(checked)
     # The first deploy makes the store, and with it this key.
-    key = host.store.digest_key() if host.store.exists else os.urandom(KEY_BYTES)
+    key = host.store.digest_key() or os.urandom(KEY_BYTES)
     rendered = render_checked(checked, key, commit)
     return Desired(rendered, key, checked.lab.deploy.keep_generations)
 

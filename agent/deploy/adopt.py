@@ -34,7 +34,9 @@ class Adopter:
         if current is not None and not found.paths and not any(spec.active for spec in foreign):
             return current
         base = current.manifest if current else None
+        kept_anew = {file.path for file in found.files}
         files = self._store.files(current) if current else ()
+        files = tuple(file for file in files if file.path not in kept_anew)
         adopted = self._store.seal(self._manifest(base, found, foreign), (*files, *found.files))
         self._store.point(adopted)
         kept = ", ".join(found.paths) if found.paths else "nothing stood in the way"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from agent.model.errors import StoreDamaged
+from agent.model.errors import StoreDamaged, UsageProblem
 from agent.model.generation import Judgement, Manifest, Record
 
 T = TypeVar("T", Manifest, Record, Judgement)
@@ -17,7 +17,13 @@ def encode(value: Manifest | Record | Judgement) -> bytes:
     # Imported here: verbs that meet no generation do not pay for it.
     import msgspec
 
-    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+    try:
+        return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
+    except UnicodeEncodeError as error:
+        raise UsageProblem(
+            f"{error.object!r} cannot be written down: it is not UTF-8",
+            hint="spell the reason, and the lab's folder, in UTF-8",
+        ) from None
 
 
 def decode(kind: type[T], data: bytes, name: str) -> T:

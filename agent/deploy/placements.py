@@ -59,7 +59,7 @@ class Placements:
                 if not self._has_link(link):
                     links.append(Link(link.path, self._disk.target(link.path)))
             elif entry.kind is EntryKind.FILE:
-                stored = f"adopted/{len(host_files)}-{posixpath.basename(link.path)}"
+                stored = f"adopted{link.path}"
                 host_files.append(HostFile(link.path, stored, entry.mode))
                 files.append(RenderedFile(stored, self._disk.read(link.path)))
             else:
@@ -124,13 +124,16 @@ class Placements:
         entry = self._disk.entry(file.path)
         if entry is None or entry.kind is not EntryKind.FILE or entry.mode != file.mode:
             return False
-        return self._disk.read(file.path) == self._store.read(generation, file.stored)
+        return self._disk.read(file.path) == self._store.sealed(generation, file.stored)
 
     def _make_way(self, path: str, stamp: str) -> None:
-        """Keep a foreign file that stands at `path` and that no generation has kept."""
+        """Keep a foreign thing that stands at `path` and that no generation has kept."""
         self._make_folder(posixpath.dirname(path))
         entry = self._disk.entry(path)
-        if entry is None or entry.kind is EntryKind.LINK:
+        if entry is None:
+            return
+        if entry.kind is EntryKind.LINK:
+            self._keep_link(Link(path, self._disk.target(path)), stamp)
             return
         if entry.kind is not EntryKind.FILE:
             raise StoreDamaged(
@@ -140,17 +143,31 @@ class Placements:
         data = self._disk.read(path)
         if self._kept_somewhere(path, data):
             return
-        folder = f"{self._store.root}/displaced-{stamp}"
-        kept = f"{folder}/{posixpath.basename(path)}"
-        self._disk.make_folder(folder, 0o700)
+        folder, kept = self._displaced(path, stamp)
         if self._disk.entry(kept) is None:
             self._disk.create(kept, data, entry.mode)
         self._disk.sync_folder(folder)
+
+    def _keep_link(self, link: Link, stamp: str) -> None:
+        """A foreign link, as of a unit that someone masked or linked."""
+        manifests = [generation.manifest for generation in self._store.generations()]
+        if self._ours(link.path) or any(link in manifest.links for manifest in manifests):
+            return
+        folder, kept = self._displaced(link.path, stamp)
+        if self._disk.entry(kept) is None:
+            self._disk.link(kept, link.target)
+        self._disk.sync_folder(folder)
+
+    def _displaced(self, path: str, stamp: str) -> tuple[str, str]:
+        """The folder for what nobody kept yet, made, and the name in it for `path`."""
+        folder = f"{self._store.root}/displaced-{stamp}"
+        self._disk.make_folder(folder, 0o700)
         self._disk.sync_folder(self._store.root)
+        return folder, f"{folder}/{path.strip('/').replace('/', '-')}"
 
     def _kept_somewhere(self, path: str, data: bytes) -> bool:
         return any(
-            file.path == path and self._store.read(generation, file.stored) == data
+            file.path == path and self._store.sealed(generation, file.stored) == data
             for generation in self._store.generations()
             for file in generation.manifest.host_files
         )

@@ -87,7 +87,7 @@ class Store:
         if entry.kind is not EntryKind.LINK:
             raise StoreDamaged(
                 f"{self._current} is a {entry.kind}, not a link to a generation",
-                hint="move it away and run `labctl rollback` to choose a generation",
+                hint="run `labctl recover`",
             )
         folder = posixpath.basename(self._disk.target(self._current))
         if not _FOLDER.fullmatch(folder) or folder not in self._folders():
@@ -105,13 +105,26 @@ class Store:
 
     def read(self, generation: Generation, path: str) -> bytes:
         """The bytes of one sealed file."""
-        return self._disk.read(f"{self.folder(generation)}/{path}")
+        data = self.sealed(generation, path)
+        if data is None:
+            raise StoreDamaged(
+                f"{self.folder(generation)}/{path} is missing",
+                hint="`labctl generations list` shows what else there is",
+            )
+        return data
+
+    def sealed(self, generation: Generation, path: str) -> bytes | None:
+        """The bytes of one sealed file; None when someone has removed it."""
+        where = f"{self.folder(generation)}/{path}"
+        entry = self._disk.entry(where)
+        return self._disk.read(where) if entry and entry.kind is EntryKind.FILE else None
 
     def files(self, generation: Generation) -> tuple[RenderedFile, ...]:
-        """Every sealed file with its content, to be sealed again or compared."""
+        """Every sealed file that stands, with its content, to be sealed again or compared."""
         return tuple(
-            RenderedFile(file.path, self.read(generation, file.path), file.mode, file.secret)
+            RenderedFile(file.path, data, file.mode, file.secret)
             for file in generation.manifest.files
+            if (data := self.sealed(generation, file.path)) is not None
         )
 
     def folder(self, generation: Generation) -> str:
@@ -144,14 +157,17 @@ class Store:
     # -- writing ---------------------------------------------------------------------------
 
     def prepare(self, random_key: bytes) -> None:
-        """Make the folders and the digest key, if they are not there."""
+        """Make the folders and the digest key, if they are not there.
+
+        The key comes first: where there are generations, there is the key of their secrets.
+        """
         self._make_parents(self.root)
         if self._disk.entry(self.root) is None:
             self._disk.make_folder(self.root, 0o700)
             self._disk.sync_folder(posixpath.dirname(self.root))
-        self._disk.make_folder(self.generations_folder, 0o700)
-        if self._disk.entry(self._key) is None:
+        if not self.exists or self.digest_key() is None:
             self._replace_file(self._key, random_key, 0o600)
+        self._disk.make_folder(self.generations_folder, 0o700)
         self._disk.sync_folder(self.root)
 
     def _make_parents(self, path: str) -> None:
@@ -161,14 +177,16 @@ class Store:
             self._disk.make_folder(parent, 0o755)
             self._disk.sync_folder(posixpath.dirname(parent))
 
-    def digest_key(self) -> bytes:
-        """The key under which digests of secrets are taken; random, one per store."""
+    def digest_key(self) -> bytes | None:
+        """The key under which digests of secrets are taken; random, one per store.
+
+        None when it is lost or damaged: secrets then cannot be compared, and the next deploy
+        makes a new key. Going back works without it.
+        """
+        if not self.exists or self._disk.entry(self._key) is None:
+            return None
         key = self._disk.read(self._key)
-        if len(key) != KEY_BYTES:
-            raise StoreDamaged(
-                f"{self._key} is damaged", hint="remove it: the next deploy makes a new one"
-            )
-        return key
+        return key if len(key) == KEY_BYTES else None
 
     def sweep(self) -> tuple[str, ...]:
         """Remove what an interruption left half-written. Says what it removed."""
@@ -197,7 +215,7 @@ class Store:
         folder = f"{number:06d}-{stamp}"
         key = self.digest_key()
         entries = tuple(
-            FileEntry(f.path, _digest(f.data, key if f.secret else None), f.mode, f.secret)
+            FileEntry(f.path, _secret_digest(f.data, key) if f.secret else _digest(f.data), f.mode, f.secret)
             for f in files
         )
         sealed = replace(manifest, number=number, files=entries)
@@ -222,8 +240,17 @@ class Store:
 
     def set_aside_record(self, stamp: str) -> str:
         """Keep a damaged record for people to read, out of the way. Returns its new path."""
-        kept = f"{self._record}.broken-{stamp}"
-        self._disk.rename(self._record, kept)
+        return self._set_aside(self._record, stamp)
+
+    def set_aside_current(self, stamp: str) -> str:
+        """Keep what stands where `current` belongs, out of the way. Returns its new path."""
+        return self._set_aside(self._current, stamp)
+
+    def _set_aside(self, path: str, stamp: str) -> str:
+        if self._disk.entry(path) is None:
+            return ""
+        kept = f"{path}.broken-{stamp}"
+        self._disk.rename(path, kept)
         self._disk.sync_folder(self.root)
         return kept
 
@@ -301,9 +328,6 @@ class Store:
         base = f"{self.generations_folder}/{folder}"
         try:
             manifest = decode(Manifest, self._disk.read(f"{base}/manifest.json"), folder)
-            judgement = None
-            if self._disk.entry(f"{base}/verdict.json") is not None:
-                judgement = decode(Judgement, self._disk.read(f"{base}/verdict.json"), folder)
         except FileNotFoundError as error:
             raise StoreDamaged(
                 f"{base} has no manifest.json", hint="it cannot be restored; remove it by hand"
@@ -313,15 +337,28 @@ class Store:
                 f"{base} calls itself generation {manifest.number}",
                 hint="a folder was copied or renamed by hand; move it away",
             )
-        return Generation(manifest=manifest, folder=folder, judgement=judgement)
+        return Generation(manifest=manifest, folder=folder, judgement=self._judgement(base))
+
+    def _judgement(self, base: str) -> Judgement | None:
+        """A damaged judgement counts as none: the generation has to be proved again."""
+        path = f"{base}/verdict.json"
+        if self._disk.entry(path) is None:
+            return None
+        try:
+            return decode(Judgement, self._disk.read(path), path)
+        except StoreDamaged:
+            return None
 
     def _matches(self, generation: Generation, entry: FileEntry) -> bool:
         path = f"{self.folder(generation)}/{entry.path}"
         found = self._disk.entry(path)
         if found is None or found.kind is not EntryKind.FILE:
             return False
-        key = self.digest_key() if entry.secret else None
-        return hmac.compare_digest(_digest(self._disk.read(path), key), entry.sha256)
+        data = self._disk.read(path)
+        if not entry.secret:
+            return _digest(data) == entry.sha256
+        digest = _secret_digest(data, self.digest_key())
+        return not (digest and entry.sha256) or hmac.compare_digest(digest, entry.sha256)
 
     def _next_number(self) -> int:
         numbers = [_number(folder) for folder in self._folders()]
@@ -376,7 +413,10 @@ def _parents(path: str) -> tuple[str, ...]:
     return tuple("/".join(parts[: i + 1]) for i in range(len(parts)))
 
 
-def _digest(data: bytes, key: bytes | None) -> str:
-    if key is None:
-        return hashlib.sha256(data).hexdigest()
-    return hmac.new(key, data, hashlib.sha256).hexdigest()
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _secret_digest(data: bytes, key: bytes | None) -> str:
+    """Keyed; empty without a key, for what cannot be compared."""
+    return hmac.new(key, data, hashlib.sha256).hexdigest() if key is not None else ""

@@ -200,7 +200,8 @@ class Transaction:
 
         1. The target was judged good, or was meant to stay → forward: only the close is missing.
         2. Otherwise → back to the fallback of the record.
-        3. The record is damaged → keep it aside, go to the last good generation.
+        3. The record is damaged → keep it aside, go to the last good generation; also when
+           `current` leads nowhere.
         """
         swept = self._store.sweep()
         set_aside = ""
@@ -209,7 +210,7 @@ class Transaction:
         except StoreDamaged:
             set_aside = self._store.set_aside_record(self._stamp())
             record = None
-        if record is None and not set_aside:
+        if record is None and not set_aside and self._current_is_sound():
             return Recovery(-1, False, swept) if swept else None
         goal, forward, target = self._goal(record)
         self._bystanders = record.running_before if record else ()
@@ -318,6 +319,13 @@ class Transaction:
         if target.judgement is None:
             at = self._ports.clock.now().isoformat()
             self._store.judge(target, Judgement(Standing.BAD, at, (why,)))
+
+    def _current_is_sound(self) -> bool:
+        try:
+            self._store.current()
+        except StoreDamaged:
+            return False
+        return True
 
     def _current(self) -> Generation | None:
         try:

@@ -7,73 +7,24 @@ play more.
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import sys
 import time
 
 import pytest
 
-from tests.host.demo_lab import MASTER_KEY
-from tests.host.light_host import CHECKOUT, LightHost
-from tests.host.tiny_gguf import write_tiny_model
+from tests.host.light_host import LightHost
+from tests.integration.two_servers import whole, write_lab, write_models
 
 KILLS = int(os.environ.get("LABCTL_KILLS", "50"))
 SEED = int(os.environ.get("LABCTL_KILL_SEED", "20261123"))
 EVERY_REBOOT = 10
 
-LAB = """\
-version: 1
-services:
-  alpha: {{kind: llamacpp-native, provider: alpha, port: 8080, model: ~/models/alpha.gguf,
-          context: 512, slots: {alpha}, start_timeout: 60s}}
-  beta: {{kind: llamacpp-native, provider: beta, port: 8081, model: ~/models/beta.gguf,
-         context: 512, slots: {beta}, start_timeout: 60s}}
-gateway: {{enabled: false}}
-deploy: {{soak: 0.2s}}
-"""
-PROVIDERS = """\
-providers:
-  alpha: {type: llama_cpp, base_url: "http://127.0.0.1:8080", status: active, models: [alpha]}
-  beta: {type: llama_cpp, base_url: "http://127.0.0.1:8081", status: active, models: [beta]}
-"""
-MAPPINGS = """\
-exact_matches:
-  alpha: {provider: alpha}
-  beta: {provider: beta}
-fallback_chains:
-  alpha: {chain: [beta]}
-  beta: {chain: []}
-"""
-
-
-def _write(host: LightHost, alpha: int, beta: int) -> None:
-    host.write(".config/labctl/lab.yaml", LAB.format(alpha=alpha, beta=beta))
-    host.write(".config/labctl/providers.yaml", PROVIDERS)
-    host.write(".config/labctl/model-mappings.yaml", MAPPINGS)
-    host.write(".config/labctl/secrets.env", f"LITELLM_MASTER_KEY={MASTER_KEY}\n", mode=0o600)
-
-
-def whole(host: LightHost) -> tuple[int | None, list[str]]:
-    """(current generation, every way in which the host is not wholly that generation)."""
-    done = host.run(
-        sys.executable,
-        "-m",
-        "tests.integration.whole",
-        env={"PYTHONPATH": CHECKOUT, "PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    answer = json.loads(done.stdout)
-    return answer["current"], answer["troubles"]
-
 
 @pytest.fixture
 def two_servers(host: LightHost) -> LightHost:
-    for seed, name in enumerate(("alpha", "beta"), start=1):
-        made = write_tiny_model(host.home.parent / f"{name}.gguf", name, seed)
-        host.write(f"models/{name}.gguf", made.read_bytes())
-        made.unlink()
-    _write(host, 1, 1)
+    write_models(host)
+    write_lab(host)
     return host
 
 
@@ -82,14 +33,14 @@ def test_a_deploy_killed_at_any_moment_is_recovered(two_servers: LightHost) -> N
     chance = random.Random(SEED)
     host.labctl("deploy", check=True)
     began = time.monotonic()
-    _write(host, 2, 2)
+    write_lab(host, alpha=2, beta=2)
     host.labctl("deploy", check=True)
     usual_s = time.monotonic() - began
     before, troubles = whole(host)
     assert troubles == []
     cut = 0
     for turn in range(KILLS):
-        _write(host, 1 + turn % 3, 1 + chance.randrange(3))
+        write_lab(host, alpha=1 + turn % 3, beta=1 + chance.randrange(3))
         moment_s = chance.uniform(0.05, usual_s * 1.1)
         deploy = host.spawn_labctl("deploy")
         time.sleep(moment_s)  # the moment is the experiment: there is no event to await
