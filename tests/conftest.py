@@ -46,7 +46,7 @@ class _Guard:
         self.armed = False
         self._refused = (f"{REAL_HOME}/", f"/run/user/{os.getuid()}/", "/dev/nvidia", "/dev/dri/")
         interpreter = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1])}
-        self._allowed = (*(f"{path}/" for path in interpreter), f"{ROOT}/", f"{CACHE}/")
+        self._allowed = tuple(f"{path}/" for path in (*interpreter, ROOT, CACHE, BACKENDS.parent))
 
     def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
         if not self.armed or event not in ("open", "socket.connect", "os.mkdir", "os.rename"):
@@ -143,10 +143,10 @@ def _unavailable(reason: str) -> None:
 @pytest.fixture
 def full_host(checkout: Path, backends: Path) -> Iterator[FullHost]:
     """A fresh machine with a whole boot, the checkout and the wheels that an install needs."""
-    wheels = CACHE / "wheelhouse"
+    cache = backends.parent
+    wheels = cache / "wheelhouse"
     if not wheels.is_dir():
         _unavailable(f"no wheels in {wheels}: run through ./install.sh test")
-    cache = backends.parent
     binds = {checkout: CHECKOUT, wheels.resolve(): "/run/wheelhouse", cache: str(cache)}
     with _booted(FullHost(_name(), binds)) as full:
         assert isinstance(full, FullHost)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from agent.cli.host import home, paths_of_host
@@ -43,7 +43,7 @@ class Checked:
 
     directory: str
     findings: tuple[Finding, ...]
-    texts: dict[str, bytes]
+    texts: dict[str, bytes] = field(repr=False)  # secrets among them
     lab: Lab | None = None
     table: RoutingTable | None = None
 

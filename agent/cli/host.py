@@ -106,11 +106,10 @@ def open_host(report: Reporter | None = None) -> Host:
 
 
 @contextmanager
-def exclusive(host: Host, verb: str) -> Iterator[None]:
+def exclusive(host: Host, verb: str) -> Iterator[Recovery | None]:
     """Hold the lock, and start from a clean store: recovery comes before anything else."""
     with HostLock(host.paths.runtime, verb):
-        recover(host)
-        yield
+        yield recover(host)
 
 
 def recover(host: Host) -> Recovery | None:

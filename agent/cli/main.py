@@ -83,9 +83,10 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         tell("interrupted")
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our stdout has gone, as in `labctl logs | head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as stop:
+        # typer's own exit where the reader of our stdout has gone, as in `labctl logs | head`.
+        if not isinstance(stop.__context__, BrokenPipeError):
+            raise
         return ExitCode.OK
     except Exception as error:  # noqa: BLE001 - the boundary
         return _other(error)

@@ -98,7 +98,7 @@ FILES = (
     ("`…/generations/…/adopted/`", "foreign files that it kept, byte for byte"),
     ("`…/current`", "link to the generation that serves"),
     ("`…/record.json`", "the transaction in flight; gone when it ended"),
-    ("`…/record.json.broken-TIME`", "a damaged record that a recovery set aside"),
+    ("`…/record.json.broken-TIME`, `current.broken-TIME`", "what a recovery set aside, damaged"),
     ("`…/displaced-TIME/`", "foreign files found in the way that no generation had kept"),
     ("`…/digest.key`", "random key under which digests of secrets are taken"),
     ("`~/.config/systemd/user/SERVICE.service`", "link to the unit, through `current`"),

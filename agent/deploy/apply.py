@@ -16,6 +16,8 @@ PROBE_TIMEOUT_S = 2.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.5
 LOG_LINES = 20
+LOG_READS = 8
+LOG_PAUSE_S = 0.1
 
 
 @dataclass(slots=True)
@@ -36,15 +38,18 @@ class Applier:
         self._ports = ports
         self._judge = judge
 
-    def run(self, waves: Sequence[Sequence[Step]]) -> tuple[Sample, ...]:
-        """Carry out wave after wave. Stops at the first wave in which a required service failed.
+    def run(
+        self, waves: Sequence[Sequence[Step]], *, to_the_end: bool = False
+    ) -> tuple[Sample, ...]:
+        """Carry out wave after wave. Stops at the first wave in which a required service failed,
+        unless `to_the_end` asks for all that still can serve.
 
         Returns a sample for every service that failed; none when all answer.
         """
         failed: list[Sample] = []
         for wave in waves:
             failed += self._wave(wave)
-            if any(sample.required for sample in failed):
+            if not to_the_end and any(sample.required for sample in failed):
                 break
         return tuple(failed)
 
@@ -138,9 +143,20 @@ class Applier:
             subject=spec.name,
             health=Health.TIMED_OUT if timed_out else Health.UNHEALTHY,
             detail=f"{spec.unit}: {what}{ending}{held}",
-            log_tail=self._ports.journal.tail(spec.unit, LOG_LINES),
+            log_tail=self._last_words(state),
             required=spec.required,
         )
+
+    def _last_words(self, state: UnitState) -> tuple[str, ...]:
+        """The run's last journal lines. What a process wrote reaches the journal after systemd's
+        word of its end, so they are read until they stop changing."""
+        said: tuple[str, ...] = ()
+        for _ in range(LOG_READS):
+            before, said = said, self._ports.journal.tail(state.unit, LOG_LINES, state.invocation)
+            if said and said == before:
+                break
+            self._ports.units.wait(LOG_PAUSE_S)
+        return said
 
     def _say(self, step: Step) -> None:
         self._ports.reporter.step(

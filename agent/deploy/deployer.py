@@ -15,7 +15,7 @@ from agent.deploy.planner import make_plan
 from agent.deploy.ports import Ports
 from agent.deploy.store import Store
 from agent.deploy.transaction import SecretReader, Transaction
-from agent.model.errors import NoTarget, Refused, Stale
+from agent.model.errors import NoTarget, Refused, Stale, StoreDamaged
 from agent.model.generation import (
     Generation,
     GenerationKind,
@@ -25,6 +25,8 @@ from agent.model.generation import (
 from agent.model.host import Observed
 from agent.model.plan import FileChange, Plan, Rendered, RenderedFile
 from agent.model.verdict import Outcome, OutcomeKind, Verdict
+
+_CHOOSE = "`labctl generations list` shows what there is"
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,21 +210,19 @@ class Deployer:
             if goal is None:
                 raise NoTarget(
                     f"no verified-good generation before {current.number} differs from it",
-                    hint="`labctl generations list` shows what there is",
+                    hint=_CHOOSE,
                 )
             return goal
-        goal = self._store.generation(number)
+        try:
+            goal = self._store.generation(number)
+        except StoreDamaged as error:
+            raise NoTarget(error.message, hint=_CHOOSE) from error
         if goal is None:
-            raise NoTarget(
-                f"there is no generation {number}",
-                hint="`labctl generations list` shows what there is",
-            )
+            raise NoTarget(f"there is no generation {number}", hint=_CHOOSE)
         edited = self._store.edited(goal)
         if edited:
-            raise NoTarget(
-                f"generation {number} is not what was sealed: {', '.join(edited)}",
-                hint="choose another one from `labctl generations list`",
-            )
+            changed = ", ".join(edited)
+            raise NoTarget(f"generation {number} is not what was sealed: {changed}", hint=_CHOOSE)
         return goal
 
     # -- verify ----------------------------------------------------------------------------

@@ -28,6 +28,7 @@ def observe(
     """
     wanted = {spec.unit: spec for spec in services}
     deployed = {spec.unit: spec for spec in current.manifest.services} if current else {}
+    stays = {spec.unit: spec.port for spec in deployed.values()}
     states = ports.units.states(sorted(wanted.keys() | deployed.keys()))
     return Observed(
         units=states,
@@ -35,7 +36,7 @@ def observe(
         wrong_placements=placements.wrong(current) if current else (),
         foreign=placements.foreign(links, current).paths,
         edited=store.edited(current) if current else (),
-        holders=_foreign_holders(ports, wanted.values(), states),
+        holders=_foreign_holders(ports, wanted.values(), states, stays),
     )
 
 
@@ -50,13 +51,18 @@ def _running_inputs(ports: Ports, states: Iterable[UnitState]) -> dict[str, str]
 
 
 def _foreign_holders(
-    ports: Ports, wanted: Iterable[ServiceSpec], states: dict[str, UnitState]
+    ports: Ports,
+    wanted: Iterable[ServiceSpec],
+    states: dict[str, UnitState],
+    deployed_ports: dict[str, int | None],
 ) -> dict[int, PortHolder]:
-    """Who holds a port that a unit which does not run will need."""
+    """Who holds a port that a unit will need, and does not hold itself."""
     units = set(states)
     holders = {}
     for spec in wanted:
-        if spec.port is None or not spec.active or states[spec.unit].running:
+        if spec.port is None or not spec.active:
+            continue
+        if states[spec.unit].running and deployed_ports.get(spec.unit) == spec.port:
             continue
         holder = ports.processes.holder(spec.port)
         if holder is not None and holder.unit not in units:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from agent.model.generation import GroupSpec, Manifest, ServiceSpec
+from agent.model.generation import GATEWAY_CONFIG, GroupSpec, Manifest, ServiceSpec
 from agent.model.host import Observed, UnitState
 from agent.model.kinds import ServiceKind
 from agent.model.plan import Action, FileChange, Plan, Step
@@ -26,16 +26,18 @@ def make_plan(
     1. It shall not run (it did not when it was adopted) and runs → stop.
     2. It shall run and does not → start; or restart, where systemd waits to restart it by itself:
        a start would wait as well.
-    3. It runs with other inputs than wanted → restart, saying which input changed.
+    3. It runs with other inputs than wanted, or what it reads was edited by hand → restart,
+       saying what changed.
     4. Otherwise it is left alone.
 
-    And for each deployed unit that is wanted no more: it is stopped.
+    And for each deployed unit that is wanted no more: it is stopped. So is one that is restarted
+    on another port, where its old port goes to another unit.
     """
     steps = [step for spec in wanted if (step := _step(spec, deployed, observed))]
     leaving = _leaving(wanted, deployed, observed)
     return Plan(
         changes=changes,
-        waves=order(steps, leaving, groups),
+        waves=order(steps, leaving + _making_room(steps, deployed), groups),
         adopts=observed.foreign,
         reload=switch or bool(observed.foreign or observed.wrong_placements),
         switch=switch,
@@ -50,10 +52,20 @@ def _step(spec: ServiceSpec, deployed: Manifest | None, observed: Observed) -> S
     if not state.running:
         waits = state.sub.startswith("auto-restart")
         return Step(Action.RESTART if waits else Action.START, spec, _why_down(state))
+    edited = [path for path in observed.edited if path in _reads(spec)]
+    if edited:
+        return Step(Action.RESTART, spec, f"{_listed(edited)} was edited by hand")
     carried = observed.running_inputs.get(spec.unit)
     if carried == spec.inputs:
         return None
     return Step(Action.RESTART, spec, _why_changed(spec, deployed, carried))
+
+
+def _reads(spec: ServiceSpec) -> frozenset[str]:
+    """The sealed files that a unit is made from, as the renderer names them."""
+    own = {f"units/{spec.unit}", f"dropins/{spec.name}.conf"}
+    own |= {f"env/{spec.name}.env", f"secrets/{spec.name}.env"}
+    return frozenset(own | {GATEWAY_CONFIG} if spec.is_gateway else own)
 
 
 def _alive(state: UnitState) -> bool:
@@ -91,6 +103,21 @@ def _leaving(
         Step(Action.STOP, spec, "the lab has it no more")
         for spec in deployed.services
         if spec.unit not in staying and _alive(observed.unit(spec.unit))
+    ]
+
+
+def _making_room(steps: Sequence[Step], deployed: Manifest | None) -> list[Step]:
+    """Stops of units that hold, until their own restart, the port that another step needs."""
+    if deployed is None:
+        return []
+    old = {spec.unit: spec for spec in deployed.services}
+    return [
+        Step(Action.STOP, before, f"its port {before.port} goes to {other.service.name}")
+        for step in steps
+        if step.action is Action.RESTART and (before := old.get(step.service.unit))
+        for other in steps
+        if other.service.unit != before.unit and other.service.port == before.port
+        if before.port is not None and other.action is not Action.STOP
     ]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from agent.deploy.environment import KEY_VARIABLES, backend_environment, environment_file
 from agent.model.generation import (
+    GATEWAY_CONFIG,
     SECRETS_FILE,
     CompletionSpec,
     GroupSpec,
@@ -19,10 +20,9 @@ from agent.model.generation import (
 from agent.model.host import HostPaths
 from agent.model.lab import Lab, Service, ServiceKind
 from agent.model.plan import Rendered, RenderedFile
-from agent.model.routing import Deployment, GatewayDocument, RoutingTable
+from agent.model.routing import Deployment, GatewayDocument, GroupOrigin, RoutingTable
 
 GATEWAY = "litellm"
-GATEWAY_CONFIG = "litellm.yaml"
 INPUTS_VARIABLE = "LABCTL_INPUTS"
 SYSTEM_PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -255,17 +255,13 @@ def _group_spec(table: RoutingTable, name: str) -> GroupSpec:
 def _completions(
     lab: Lab, table: RoutingTable, document: GatewayDocument
 ) -> tuple[CompletionSpec, ...]:
-    """One proving completion for each local model, through the plainest group that reaches it."""
+    """One proving completion for each local model, through its own group where it has one."""
     best: dict[tuple[str, str], Deployment] = {}
-    alone = {g.name for g in table.groups if len(g.deployments) == 1}
     embeds = _embedding_models(lab)
-    for group in table.groups:
+    for group in sorted(table.groups, key=lambda group: group.origin is not GroupOrigin.MODEL):
         for deployment in group.deployments:
-            if deployment.service is None:
-                continue
-            key = (deployment.service, deployment.model)
-            if key not in best or (best[key].group not in alone and group.name in alone):
-                best[key] = deployment
+            if deployment.service is not None:
+                best.setdefault((deployment.service, deployment.model), deployment)
     return tuple(
         CompletionSpec(
             d.group,

@@ -215,7 +215,12 @@ class Store:
         folder = f"{number:06d}-{stamp}"
         key = self.digest_key()
         entries = tuple(
-            FileEntry(f.path, _secret_digest(f.data, key) if f.secret else _digest(f.data), f.mode, f.secret)
+            FileEntry(
+                f.path,
+                _secret_digest(f.data, key) if f.secret else _digest(f.data),
+                f.mode,
+                f.secret,
+            )
             for f in files
         )
         sealed = replace(manifest, number=number, files=entries)

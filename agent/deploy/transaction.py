@@ -26,14 +26,13 @@ from agent.deploy.planner import make_plan
 from agent.deploy.ports import Ports, Secrets
 from agent.deploy.store import Store
 from agent.model.errors import (
-    BusUnavailable,
-    DiskFailure,
     ExitCode,
     Interrupted,
     LabctlError,
     StoreDamaged,
 )
 from agent.model.generation import Generation, Judgement, Manifest, Record, Standing
+from agent.model.host import EntryKind
 from agent.model.plan import Action, Step
 from agent.model.verdict import Health, Outcome, OutcomeKind, Sample, Verdict
 
@@ -49,6 +48,17 @@ class Recovery:
     swept: tuple[str, ...] = ()
     set_aside: str = ""
     verdict: Verdict | None = None
+
+    @property
+    def went_back(self) -> bool:
+        return self.went_to >= 0 and not self.forward
+
+    @property
+    def outcome(self) -> Outcome:
+        """What a user who asked to go back is told when the recovery has already done so."""
+        proved = self.verdict is not None and self.verdict.health is Health.HEALTHY
+        kind = OutcomeKind.COMMITTED if proved else OutcomeKind.ROLLBACK_FAILED
+        return Outcome(kind, True, None, self.went_to, self.verdict)
 
 
 class Stopwatch:
@@ -97,23 +107,25 @@ class Transaction:
         fallback = self._fallback(previous)
         record = self._record(target, previous, fallback, verb, keep_target)
         self._bystanders = record.running_before
+        stays = keep_target or fallback.number == target.number
         try:
             self._store.begin(record)
-            failed = self._go(target, waves)
+            failed = self._go(target, waves, to_the_end=stays)
             watch.lap("apply")
             verdict = self._judge(target, failed)
             watch.lap("judge")
             if verdict.health is Health.HEALTHY or target.number != previous.number:
                 self._store.judge(target, self._judgement(verdict))
-        except (DiskFailure, BusUnavailable, Interrupted) as error:
-            raise self._unwound(error, target, fallback, keep_target) from error
+        except LabctlError as error:
+            goal = target if keep_target else fallback
+            raise self._unwound(error, target, previous, goal) from error
         if verdict.health is Health.HEALTHY:
             self._store.close()
             kind = OutcomeKind.DEGRADED if verdict.optional_failures else OutcomeKind.COMMITTED
             return Outcome(
                 kind, True, previous.number, target.number, verdict, seconds=tuple(watch.parts)
             )
-        if keep_target or fallback.number == target.number:
+        if stays:
             self._store.close()
             kind = OutcomeKind.ROLLBACK_FAILED if verb == "rollback" else OutcomeKind.LEFT_IN_PLACE
             return Outcome(
@@ -144,11 +156,14 @@ class Transaction:
             failed=[sample.detail for sample in failed.failures],
         )
         try:
-            verdict = self._judge(fallback, self._go(fallback, None, leaving=target))
-        except (DiskFailure, BusUnavailable) as error:
+            failures = self._go(fallback, None, leaving=(previous, target), to_the_end=True)
+            verdict = self._judge(fallback, failures)
+            watch.lap("restore")
+            self._store.close()
+        except Interrupted as error:
+            raise self._unwound(error, target, previous, fallback) from error
+        except LabctlError as error:
             raise self._unfinished(error, fallback) from error
-        watch.lap("restore")
-        self._store.close()
         restored = verdict.health is Health.HEALTHY
         return Outcome(
             OutcomeKind.ROLLED_BACK if restored else OutcomeKind.ROLLBACK_FAILED,
@@ -162,20 +177,20 @@ class Transaction:
         )
 
     def _unwound(
-        self, error: LabctlError, target: Generation, fallback: Generation, keep_target: bool
+        self, error: LabctlError, target: Generation, previous: Generation, goal: Generation
     ) -> LabctlError:
         """Something broke or someone interrupted midway: go back now if that is possible."""
-        goal = target if keep_target else fallback
         self._ports.reporter.step(
             "unwind",
             f"{error.message}; going back to generation {goal.number}",
             generation=goal.number,
         )
         try:
-            verdict = self._judge(goal, self._go(goal, None, leaving=target), soak=False)
-            self._mark_interrupted(target, error.message)
+            failed = self._go(goal, None, leaving=(previous, target), to_the_end=True)
+            verdict = self._judge(goal, failed, soak=False)
+            self._mark(target, goal, verdict, error.message)
             self._store.close()
-        except (DiskFailure, BusUnavailable) as second:
+        except LabctlError as second:
             return self._unfinished(second, goal)
         serves = f"generation {goal.number} serves again"
         if verdict.health is not Health.HEALTHY:
@@ -212,31 +227,44 @@ class Transaction:
             record = None
         if record is None and not set_aside and self._current_is_sound():
             return Recovery(-1, False, swept) if swept else None
-        goal, forward, target = self._goal(record)
+        goal, forward, target = self._goal_or_fresh(record)
         self._bystanders = record.running_before if record else ()
+        self._clear_current()
         self._ports.reporter.step(
             "recover",
             f"an earlier labctl was interrupted; going to generation {goal.number}",
             generation=goal.number,
         )
-        failed = self._go(goal, None, leaving=target)
-        verdict = self._judge(goal, failed, soak=False)
-        if target is not None and target.number != goal.number:
-            self._mark_interrupted(target, "interrupted")
-        elif forward and target is not None and target.standing is Standing.UNPROVED:
-            self._store.judge(target, self._judgement(verdict))
-        self._store.close()
+        previous = self._whole(record.previous) if record else None
+        leaving = tuple(g for g in (previous, target) if g is not None)
+        try:
+            failed = self._go(goal, None, leaving=leaving, to_the_end=True)
+            verdict = self._judge(goal, failed, soak=False)
+            if target is not None:
+                self._mark(target, goal, verdict, "interrupted")
+            self._store.close()
+        except Interrupted as error:
+            raise self._unfinished(error, goal) from error
         return Recovery(goal.number, forward, swept, set_aside, verdict)
+
+    def _goal_or_fresh(self, record: Record | None) -> tuple[Generation, bool, Generation | None]:
+        """Where to go; without any good generation, the way is cleared for a fresh deploy."""
+        try:
+            return self._goal(record)
+        except StoreDamaged:
+            self._store.set_aside_record(self._stamp())
+            self._store.set_aside_current(self._stamp())
+            raise
 
     def _goal(self, record: Record | None) -> tuple[Generation, bool, Generation | None]:
         """(where to go, whether that is forward, the target that was in flight)."""
-        target = self._store.generation(record.target) if record else None
+        target = self._whole(record.target) if record else None
         if record is not None and target is not None:
             proved = target.standing in (Standing.GOOD, Standing.DEGRADED)
             if (proved or record.keep_target) and not self._store.edited(target):
                 return target, True, target
         if record is not None:
-            fallback = self._store.generation(record.fallback)
+            fallback = self._whole(record.fallback)
             if fallback is not None and not self._store.edited(fallback):
                 return fallback, False, target
         good = self._store.last_good()
@@ -254,22 +282,31 @@ class Transaction:
         self,
         goal: Generation,
         waves: Sequence[Sequence[Step]] | None,
-        leaving: Generation | None = None,
+        leaving: Sequence[Generation] = (),
+        *,
+        to_the_end: bool = False,
     ) -> tuple[Sample, ...]:
-        """Point, settle, reload and apply. Returns what failed to come up."""
+        """Point, settle, reload and apply. Returns what failed to come up.
+
+        Args:
+            leaving: generations whose links and units may stand besides those of `current`.
+            to_the_end: nothing better is left to go to: a failure stops no other unit's way up.
+        """
         current = self._current()
+        edited = self._store.edited(current) if current else ()
         self._ports.reporter.step(
             "switch", f"generation {goal.number} becomes current", generation=goal.number
         )
         self._store.point(goal)
-        others = [g.manifest for g in (current, leaving) if g is not None]
+        others = [g.manifest for g in (*leaving, current) if g is not None]
         settled = self._placements.settle(goal, others, self._stamp())
-        if settled or leaving is not None or _units_differ(current, goal):
+        if settled or leaving or edited or _units_differ(current, goal):
             self._ports.units.reload()
         if waves is None:
-            waves = self._replanned(goal, others)
+            waves = self._replanned(goal, others, edited)
         with self._ports.signals.interruptible():
-            failed = Applier(self._ports, goal.manifest.judge).run(waves)
+            applier = Applier(self._ports, goal.manifest.judge)
+            failed = applier.run(waves, to_the_end=to_the_end)
         self._revive()
         return failed
 
@@ -286,7 +323,7 @@ class Transaction:
             )
 
     def _replanned(
-        self, goal: Generation, others: Sequence[Manifest]
+        self, goal: Generation, others: Sequence[Manifest], edited: tuple[str, ...]
     ) -> tuple[tuple[Step, ...], ...]:
         """Look again and plan from what is there; units of other generations leave."""
         known = {spec.unit: spec for manifest in others for spec in manifest.services}
@@ -299,6 +336,7 @@ class Transaction:
             services=(*goal.manifest.services, *known.values()),
             links=(),
         )
+        observed = replace(observed, edited=edited)
         manifest = goal.manifest
         return make_plan(manifest.services, manifest.groups, deployed, observed).waves
 
@@ -315,17 +353,37 @@ class Transaction:
     def _judgement(self, verdict: Verdict) -> Judgement:
         return judgement(verdict, self._ports.clock.now().isoformat())
 
-    def _mark_interrupted(self, target: Generation, why: str) -> None:
-        if target.judgement is None:
+    def _mark(self, target: Generation, goal: Generation, verdict: Verdict, why: str) -> None:
+        """Write down what became of a target that was interrupted and has no judgement yet."""
+        if target.judgement is not None:
+            return
+        if target.number == goal.number:
+            self._store.judge(target, self._judgement(verdict))
+        else:
             at = self._ports.clock.now().isoformat()
             self._store.judge(target, Judgement(Standing.BAD, at, (why,)))
 
-    def _current_is_sound(self) -> bool:
+    def _whole(self, number: int) -> Generation | None:
         try:
-            self._store.current()
+            return self._store.generation(number)
+        except StoreDamaged:
+            return None
+
+    def _clear_current(self) -> None:
+        """Move away what no link can replace."""
+        entry = self._ports.disk.entry(f"{self._store.root}/current")
+        if entry is not None and entry.kind is not EntryKind.LINK:
+            self._store.set_aside_current(self._stamp())
+
+    def _current_is_sound(self) -> bool:
+        """Whether it names a generation; or names none, and none was ever deployed."""
+        try:
+            current = self._store.current()
         except StoreDamaged:
             return False
-        return True
+        return current is not None or all(
+            g.standing is Standing.ADOPTED for g in self._store.generations()
+        )
 
     def _current(self) -> Generation | None:
         try:

@@ -20,6 +20,9 @@ UNIT_MARKER = (
 # keys that worked; never in a digest, a diff or an output.
 SECRETS_FILE = "secrets.env"
 
+# Where a generation keeps the gateway's config.
+GATEWAY_CONFIG = "litellm.yaml"
+
 
 class GenerationKind(StrEnum):
     """How a generation came to be."""

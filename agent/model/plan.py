@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.model.generation import (
@@ -19,7 +19,7 @@ class RenderedFile:
     """One file of a deploy. `path` is relative to the generation's folder."""
 
     path: str
-    data: bytes
+    data: bytes = field(repr=False)  # it may be a secret
     mode: int = 0o600
     secret: bool = False
 

@@ -46,6 +46,8 @@ class ModelDisk:
         operations: how many operations were begun; `log` names them.
         fail_at: the index of the operation that fails, once.
         crash_at: the index of the operation at which everything stops.
+        full: nothing can be written any more; what removes or renames still works.
+        fill_at: the index of the operation from which on the disk is full.
     """
 
     def __init__(self) -> None:
@@ -55,6 +57,8 @@ class ModelDisk:
         self.fail_at: int | None = None
         self.crash_at: int | None = None
         self.count_reads = False
+        self.full = False
+        self.fill_at: int | None = None
 
     # -- faults ----------------------------------------------------------------------------
 
@@ -77,7 +81,10 @@ class ModelDisk:
         self.log.append(what)
         if index == self.crash_at:
             raise Crash(f"{index}: {what}")
-        if index == self.fail_at:
+        if index == self.fill_at:
+            self.full = True
+        writes = what.startswith(("create", "link", "make_folder"))
+        if index == self.fail_at or (self.full and writes):
             raise DiskFailure(f"{what}: no space left on device", hint="free some space")
 
     def _reading(self, what: str) -> None:
@@ -132,6 +139,8 @@ class ModelDisk:
         goal, new_name = self._place(new)
         if name not in source.entries:
             raise FileNotFoundError(old)
+        if isinstance(goal.entries.get(new_name), Folder):
+            raise DiskFailure(f"{new} is a folder", hint="")
         goal.entries[new_name] = source.entries.pop(name)
 
     def remove(self, path: str) -> None:

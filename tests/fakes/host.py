@@ -12,7 +12,7 @@ from agent.deploy.deployer import Deployer
 from agent.deploy.ports import Ports, Secrets
 from agent.deploy.store import Store
 from agent.deploy.transaction import Transaction
-from agent.model.errors import BusUnavailable
+from agent.model.errors import BusUnavailable, Interrupted
 from agent.model.generation import CompletionSpec, Generation, ServiceSpec
 from agent.model.host import HostPaths, PortHolder, Progress, UnitState
 from agent.model.plan import Action
@@ -47,6 +47,7 @@ class Process:
     inputs: str
     text: str
     restarts: int = 0
+    environment: str = ""
 
 
 @dataclass
@@ -55,6 +56,9 @@ class FakeUnits:
 
     Attributes:
         dies: unit text fragments whose process ends at once.
+        on_wait: what happens while someone waits; whether a unit changed by it.
+        refused: job results other than `done`, by unit.
+        restarting: units that systemd waits to restart after a failure.
         calls: every call in order, for tests.
         bus_dies_at: the index of the call at which the bus is gone for good.
     """
@@ -71,6 +75,9 @@ class FakeUnits:
     crash_at: int | None = None
     next_pid: int = 100
     on_job: Callable[[Action, str], None] = lambda action, unit: None
+    on_wait: Callable[[], bool] | None = None
+    refused: dict[str, str] = field(default_factory=dict)
+    restarting: set[str] = field(default_factory=set)
 
     def _call(self, what: str) -> None:
         index = len(self.calls)
@@ -101,6 +108,17 @@ class FakeUnits:
 
     def _state(self, unit: str) -> UnitState:
         process = self.running.get(unit)
+        if unit in self.restarting:
+            return UnitState(
+                unit,
+                "loaded",
+                "activating",
+                "auto-restart",
+                restarts=3,
+                result="signal",
+                exited_by="killed",
+                exit_status=9,
+            )
         if process is not None:
             return UnitState(
                 unit,
@@ -146,7 +164,7 @@ class FakeUnits:
         for unit in units:
             self._call(f"{action} {unit}")
             self.on_job(action, unit)
-            results[unit] = self._job(action, unit)
+            results[unit] = self.refused.get(unit) or self._job(action, unit)
         return results
 
     def _job(self, action: Action, unit: str) -> str:
@@ -166,8 +184,20 @@ class FakeUnits:
             self.failed.add(unit)
             return "done"
         self.next_pid += 1
-        self.running[unit] = Process(self.next_pid, inputs, text)
+        environment = self._environment(unit) if inputs else ""
+        self.running[unit] = Process(self.next_pid, inputs, text, environment=environment)
         return "done"
+
+    def fall(self, unit: str) -> None:
+        """Its process ends badly, and systemd does not start it again."""
+        del self.running[unit]
+        self.failed.add(unit)
+
+    def revive(self, unit: str) -> None:
+        """Its process ended, and systemd has started another one by itself."""
+        self.next_pid += 1
+        process = self.running[unit]
+        process.pid, process.restarts = self.next_pid, process.restarts + 1
 
     def _environment(self, unit: str) -> str:
         name = unit.removesuffix(".service")
@@ -177,8 +207,8 @@ class FakeUnits:
             return ""
 
     def wait(self, timeout_s: float) -> bool:
-        self.clock.elapsed_s += timeout_s
-        return False
+        self.clock.elapsed_s += min(timeout_s, 0.1) if self.on_wait is not None else timeout_s
+        return self.on_wait is not None and self.on_wait()
 
 
 @dataclass
@@ -264,6 +294,25 @@ class NoSignals:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         yield
+
+
+class SignalAt(NoSignals):
+    """Ctrl-C arrives at the given interruptible block, counted from 0; once, as on the host.
+
+    With `late`, it arrives when the block's work is done.
+    """
+
+    def __init__(self, index: int, *, late: bool = False) -> None:
+        self.index, self.late, self.blocks = index, late, 0
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        index, self.blocks = self.blocks, self.blocks + 1
+        if index == self.index and not self.late:
+            raise Interrupted("interrupted by Ctrl-C")
+        yield
+        if index == self.index and self.late:
+            raise Interrupted("interrupted by Ctrl-C")
 
 
 @dataclass(frozen=True)

@@ -39,14 +39,16 @@ def test_a_deploy_killed_at_any_moment_is_recovered(two_servers: LightHost) -> N
     before, troubles = whole(host)
     assert troubles == []
     cut = 0
-    for turn in range(KILLS):
+    for turn in range(3 * KILLS):
+        if cut == KILLS:
+            break
         write_lab(host, alpha=1 + turn % 3, beta=1 + chance.randrange(3))
-        moment_s = chance.uniform(0.05, usual_s * 1.1)
+        moment_s = chance.uniform(0.2, usual_s)
         deploy = host.spawn_labctl("deploy")
         time.sleep(moment_s)  # the moment is the experiment: there is no event to await
         if deploy.process.poll() is None:
             cut += 1
-            _kill(host, reboot=turn % EVERY_REBOOT == EVERY_REBOOT - 1)
+            _kill(host, reboot=cut % EVERY_REBOOT == 0)
         deploy.wait(30)
         recovered = host.labctl("recover", timeout=60)
         current, troubles = whole(host)
@@ -54,10 +56,8 @@ def test_a_deploy_killed_at_any_moment_is_recovered(two_servers: LightHost) -> N
         assert recovered.returncode == 0, told
         assert troubles == [], told
         assert current is not None and before is not None and current >= before, told
-        again = host.labctl("recover")
-        assert again.stdout.startswith("nothing to recover"), f"{told}: {again.stdout}"
         before = current
-    assert cut >= KILLS * 0.6, f"only {cut} of {KILLS} deploys were cut: {usual_s:.1f} s each"
+    assert cut == KILLS, f"only {cut} deploys were cut: {usual_s:.1f} s each"
 
 
 def _kill(host: LightHost, *, reboot: bool) -> None:

@@ -134,4 +134,5 @@ def test_a_port_held_by_somebody_else_is_named_before_anything_is_touched(
     assert refused.returncode == 78
     assert "port 8081 of beta is held by python3" in refused.stderr
     assert not (host.home / STATE / "current").exists()
-    holder.process.kill()
+    host.run("pkill", "-f", "http.server")
+    holder.wait(10)

@@ -1,4 +1,4 @@
-"""Run inside a host: is it wholly one generation? Prints JSON; reads only, through the product."""
+"""Run inside a host: is it wholly one generation, and does recovering again change nothing?"""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ def troubles() -> list[str]:
     if host.store.record() is not None:
         found.append("the record is still open")
     found += [f"leftover {name}" for name in _leftovers(host.paths.state, host.ports.disk.names)]
+    if host.transaction.recover() is not None:
+        found.append("recovering again found something to do")
     current = host.store.current()
     if current is None:
         return found

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from agent.cli import options
+
+if TYPE_CHECKING:
+    from agent.cli.host import Host
 
 app = typer.Typer(
     help="List, show, compare and prune generations.", no_args_is_help=True, rich_markup_mode=None
@@ -24,9 +27,8 @@ def list_(as_json: options.Json = False) -> None:
 
     host = open_host()
     recover_if_needed(host)
-    current = host.store.current()
+    number, trouble = _current_number(host)
     generations, damaged = host.store.generations(), host.store.damaged()
-    number = current.number if current else None
     if as_json:
         say_json(
             {
@@ -42,6 +44,19 @@ def list_(as_json: options.Json = False) -> None:
         say_lines(generation_table(generations, number))
     for broken in damaged:
         say(f"damaged: {broken.folder}: {broken.why}")
+    if trouble:
+        say(f"damaged: {trouble}; `labctl recover` goes to the last good generation")
+
+
+def _current_number(host: Host) -> tuple[int | None, str]:
+    """The current generation's number, or why nobody knows it."""
+    from agent.model.errors import StoreDamaged
+
+    try:
+        current = host.store.current()
+    except StoreDamaged as error:
+        return None, error.message
+    return (current.number if current else None), ""
 
 
 @app.command("show")

@@ -29,8 +29,12 @@ def rollback(
     report = reporter(as_json=as_json)
     host = open_host(report)
     try:
-        with exclusive(host, "rollback"):
-            outcome = host.deployer.rollback(generation, reason=reason)
+        with exclusive(host, "rollback") as recovery:
+            # Recovering has just gone back: to go back once more would be too far.
+            if generation is None and recovery is not None and recovery.went_back:
+                outcome = recovery.outcome
+            else:
+                outcome = host.deployer.rollback(generation, reason=reason)
     finally:
         report.close()
     if as_json:
