@@ -1,5 +1,5 @@
 """`python -m agent` is `labctl`."""
 
-from agent.cli.main import main
+from agent.cli.entry import main
 
 main()

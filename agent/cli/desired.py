@@ -6,9 +6,10 @@ import os
 import sys
 from dataclasses import dataclass
 
-from agent.cli.compiled import Checked, check_folder, check_texts, directory_of, render_checked
+from agent.cli.checked import Checked, check_folder, check_texts, directory_of
 from agent.cli.host import Host
 from agent.cli.output import tell, wants_colour
+from agent.cli.rendering import render_checked
 from agent.cli.views.findings import finding_lines, summary_line
 from agent.deploy.store import KEY_BYTES
 from agent.host.git import commit_of, lab_at

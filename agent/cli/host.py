@@ -7,25 +7,26 @@ import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from agent.cli.output import tell
+from agent.cli.places import paths_of_host
 from agent.cli.report import LineReporter, Reporter
-from agent.deploy.deployer import Deployer
-from agent.deploy.ports import Ports
 from agent.deploy.store import Store
-from agent.deploy.transaction import Recovery, Transaction
 from agent.host.clock import SystemClock
 from agent.host.disk import LocalDisk
-from agent.host.journal import UserJournal
-from agent.host.lock import HostLock
 from agent.host.probes import HttpProber
-from agent.host.processes import HostProcesses
-from agent.host.session import host_paths
-from agent.host.signals import HostSignals
 from agent.host.systemd import UserManager
 from agent.model.errors import LockHeld
 from agent.model.generation import SECRETS_FILE, Generation
-from agent.model.host import HostPaths
+
+if TYPE_CHECKING:
+    from agent.deploy.deployer import Deployer
+    from agent.deploy.ports import Ports
+    from agent.deploy.transaction import Recovery, Transaction
+    from agent.host.processes import HostProcesses
+    from agent.model.host import HostPaths
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,76 +39,81 @@ class SecretValues:
         return self.values.get(name)
 
 
-@dataclass(frozen=True, slots=True)
 class Host:
-    """Everything a verb needs of this host."""
+    """Everything a verb needs of this host, made when it is first asked for.
 
-    ports: Ports
-    store: Store
-    deployer: Deployer
-    transaction: Transaction
-    units: UserManager
-    prober: HttpProber
-    processes: HostProcesses
-    user: str
+    Nothing is connected before the first unit operation. Verbs that only look do not import the
+    engine: `labctl status` answers in half the time.
+    """
 
-    @property
-    def paths(self) -> HostPaths:
-        return self.ports.paths
+    def __init__(self, report: Reporter | None = None) -> None:
+        self.report = report or LineReporter()
+        self.paths: HostPaths = paths_of_host()
+        self.disk = LocalDisk()
+        self.store = Store(self.disk, self.paths.state)
+        self.units = UserManager()
+        self.prober = HttpProber()
+        self.clock = SystemClock()
+        self.user = pwd.getpwuid(os.getuid()).pw_name
 
+    @cached_property
+    def processes(self) -> HostProcesses:
+        from agent.host.processes import HostProcesses
 
-def home() -> str:
-    """The user's home: `$HOME`, else the password file's."""
-    return os.environ.get("HOME") or pwd.getpwuid(os.getuid()).pw_dir
+        return HostProcesses()
 
+    @cached_property
+    def ports(self) -> Ports:
+        from agent.deploy.ports import Ports
+        from agent.host.journal import UserJournal
+        from agent.host.signals import HostSignals
 
-def paths_of_host() -> HostPaths:
-    return host_paths(home(), os.environ.get("XDG_RUNTIME_DIR"))
+        signals = HostSignals()
+        signals.install()
+        return Ports(
+            disk=self.disk,
+            units=self.units,
+            processes=self.processes,
+            prober=self.prober,
+            journal=UserJournal(),
+            clock=self.clock,
+            reporter=self.report,
+            signals=signals,
+            paths=self.paths,
+        )
 
+    @cached_property
+    def deployer(self) -> Deployer:
+        from agent.deploy.deployer import Deployer
 
-def open_host(report: Reporter | None = None) -> Host:
-    """Connect nothing yet: the bus is asked at the first unit operation."""
-    paths = paths_of_host()
-    disk = LocalDisk()
-    store = Store(disk, paths.state)
-    units, prober, processes = UserManager(), HttpProber(), HostProcesses()
-    signals = HostSignals()
-    signals.install()
-    ports = Ports(
-        disk=disk,
-        units=units,
-        processes=processes,
-        prober=prober,
-        journal=UserJournal(),
-        clock=SystemClock(),
-        reporter=report or LineReporter(),
-        signals=signals,
-        paths=paths,
-    )
+        return Deployer(self.ports, self.store, self.secrets)
 
-    def secrets(generation: Generation) -> SecretValues:
+    @cached_property
+    def transaction(self) -> Transaction:
+        from agent.deploy.transaction import Transaction
+
+        return Transaction(self.ports, self.store, self.secrets)
+
+    def secrets(self, generation: Generation) -> SecretValues:
+        """The variables that a generation was sealed with."""
         if not any(file.path == SECRETS_FILE for file in generation.manifest.files):
             return SecretValues({})
         from agent.lab.secrets import secret_values
 
-        text = store.read(generation, SECRETS_FILE).decode("utf-8", "replace")
+        text = self.store.read(generation, SECRETS_FILE).decode("utf-8", "replace")
         return SecretValues(secret_values(text))
 
-    return Host(
-        ports=ports,
-        store=store,
-        deployer=Deployer(ports, store, secrets),
-        transaction=Transaction(ports, store, secrets),
-        units=units,
-        prober=prober,
-        processes=processes,
-        user=pwd.getpwuid(os.getuid()).pw_name,
-    )
+
+def open_host(report: Reporter | None = None) -> Host:
+    """This host, for one run of one verb."""
+    return Host(report)
 
 
 @contextmanager
 def exclusive(host: Host, verb: str) -> Iterator[Recovery | None]:
     """Hold the lock, and start from a clean store: recovery comes before anything else."""
+    from agent.host.lock import HostLock
+
     with HostLock(host.paths.runtime, verb):
         yield recover(host)
 
@@ -125,7 +131,7 @@ def recover(host: Host) -> Recovery | None:
 
 def recover_if_needed(host: Host) -> None:
     """For verbs that only read: recover when nobody else is at work."""
-    if host.ports.disk.entry(f"{host.paths.state}/record.json") is None:
+    if host.disk.entry(f"{host.paths.state}/record.json") is None:
         return
     try:
         with exclusive(host, "recover"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from agent.cli.host import Host
@@ -17,12 +18,18 @@ PROBE_TIMEOUT_S = 1.0
 def look(host: Host, current: Generation) -> Seen:
     """Unit states, cheap probes side by side, drift. Never loads or interrupts a model."""
     services = current.manifest.services
-    states = host.units.states([spec.unit for spec in services])
-    asked = [spec for spec in services if states[spec.unit].running]
-    samples = host.prober.health_all(asked, PROBE_TIMEOUT_S)
-    by_name = dict(zip((spec.name for spec in asked), samples, strict=True))
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        # While the bus is being connected; what does not run refuses at once.
+        probing = beside.submit(host.prober.health_all, services, PROBE_TIMEOUT_S)
+        states = host.units.states([spec.unit for spec in services])
+        samples = probing.result()
+    by_name = {
+        spec.name: sample
+        for spec, sample in zip(services, samples, strict=True)
+        if states[spec.unit].running
+    }
     states = {unit: _with_memory(host, state) for unit, state in states.items()}
-    drift = Placements(host.ports.disk, host.store).wrong(current)
+    drift = Placements(host.disk, host.store).wrong(current)
     return Seen(
         generation=current,
         rows=tuple(Row(spec, states[spec.unit], by_name.get(spec.name)) for spec in services),
@@ -30,7 +37,7 @@ def look(host: Host, current: Generation) -> Seen:
         misplaced=drift,
         linger=linger_enabled(host.user),
         user=host.user,
-        now=host.ports.clock.now().timestamp(),
+        now=host.clock.now().timestamp(),
     )
 
 

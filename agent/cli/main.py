@@ -66,11 +66,6 @@ app.command("restart")(units.restart)
 app.command("recover")(recover.recover)
 
 
-def main() -> None:
-    """The console script: run a verb, explain what went wrong, exit with its code."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: list[str]) -> int:
     """Run one command line. Every error that a person can meet ends here, without a traceback."""
     command = typer.main.get_command(app)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from agent.cli.compiled import RULES
+from agent.cli.checked import RULES
 from agent.cli.main import app
 from agent.cli.output import say
 from agent.cli.reference_keys import TABLES, KeyTable, default_of

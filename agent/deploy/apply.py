@@ -106,29 +106,46 @@ class Applier:
         spec = wait.spec
         if state.broken or state.active == "inactive":
             return False, self.failure(spec, "its process ended while it was starting")
+        if state.running and self._answers(wait):
+            return True, None
+        late = self._late(wait, state)
+        return False, self.failure(spec, late, timed_out=True) if late else None
+
+    def _answers(self, wait: _Wait) -> bool:
+        """Whether the unit itself answers its cheap probe; `wait.said` keeps what it said."""
+        spec = wait.spec
+        if spec.kind is None and not spec.listens:
+            return True  # a foreign unit without a port has nothing to ask
+        sample = self._ports.prober.health(spec, PROBE_TIMEOUT_S)
+        stranger = self._stranger(spec) if sample.good else ""
+        wait.said = stranger or sample.detail
+        if stranger or not sample.good:
+            return False
+        took = self._ports.clock.monotonic() - wait.began
+        detail = f"{spec.name} answers after {took:.1f} s"
+        self._ports.reporter.step("answers", detail, service=spec.name)
+        return True
+
+    def _late(self, wait: _Wait, state: UnitState) -> str:
+        """Why waiting longer is in vain; empty while there is hope."""
         now = self._ports.clock.monotonic()
-        if state.running and spec.kind is None and not spec.listens:
-            return True, None  # a foreign unit without a port has nothing to ask
-        if state.running:
-            sample = self._ports.prober.health(spec, PROBE_TIMEOUT_S)
-            if sample.good:
-                took = now - wait.began
-                self._ports.reporter.step(
-                    "answers", f"{spec.name} answers after {took:.1f} s", service=spec.name
-                )
-                return True, None
-            wait.said = sample.detail
         progress = self._ports.processes.progress(state)
         before = wait.progress
         if progress is not None and (before is None or progress.moved_since(before)):
             wait.progress, wait.moved = progress, now
-        if now - wait.moved >= self._judge.stall_timeout_s:
-            idle = f"no progress for {self._judge.stall_timeout_s:.0f} s"
-            return False, self.failure(spec, f"{idle}; last answer: {wait.said}", timed_out=True)
-        if now - wait.began >= spec.start_timeout_s:
-            limit = f"not up after {spec.start_timeout_s:.0f} s"
-            return False, self.failure(spec, f"{limit}; last answer: {wait.said}", timed_out=True)
-        return False, None
+        stall_s, limit_s = self._judge.stall_timeout_s, wait.spec.start_timeout_s
+        if now - wait.moved >= stall_s:
+            return f"no progress for {stall_s:.0f} s; last answer: {wait.said}"
+        if now - wait.began >= limit_s:
+            return f"not up after {limit_s:.0f} s; last answer: {wait.said}"
+        return ""
+
+    def _stranger(self, spec: ServiceSpec) -> str:
+        """Who else answers on the service's port; empty when it is the unit itself, or unknown."""
+        holder = self._ports.processes.holder(spec.port) if spec.port is not None else None
+        if holder is None or holder.unit is None or holder.unit == spec.unit:
+            return ""
+        return f"port {spec.port} is held by {holder}"
 
     def failure(self, spec: ServiceSpec, what: str, *, timed_out: bool = False) -> Sample:
         """A sample that says how the unit failed, with its exit status and last journal lines."""

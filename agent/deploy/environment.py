@@ -83,8 +83,6 @@ def _vllm_words(service: Service) -> tuple[str, ...]:
         words += ["--served-model-name", service.model_name]
     if service.context is not None:
         words += ["--max-model-len", str(service.context)]
-    if service.slots is not None:
-        words += ["--max-num-seqs", str(service.slots)]
     return tuple(words)
 
 

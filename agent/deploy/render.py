@@ -35,6 +35,7 @@ class Surroundings:
         unit_texts: by kind, the static unit file.
         program_folders: by service name, the folder of its executable, to put first on PATH.
         fingerprints: by service name, the identity of its model file.
+        programs: by service name, the identity of its executable.
         gateway_environment: variables that the gateway always needs.
         secrets: the raw secrets file; empty without one.
         secret_values: its variables. Never rendered into anything but secret files.
@@ -45,6 +46,7 @@ class Surroundings:
     unit_texts: Mapping[ServiceKind, str]
     program_folders: Mapping[str, str] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
+    programs: Mapping[str, str] = field(default_factory=dict)
     gateway_environment: tuple[tuple[str, str], ...] = ()
     secrets: bytes = field(default=b"", repr=False)
     secret_values: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -163,6 +165,8 @@ def _part(
         components.append(("config", _sha256(config)))
     if spec.model_file is not None:
         components.append(("model file", _sha256(around.fingerprints.get(spec.name, ""))))
+    if spec.name in around.programs:
+        components.append(("program", _sha256(around.programs[spec.name])))
     if secrets:
         keyed = hmac.new(around.digest_key, secrets, hashlib.sha256).hexdigest()
         components.append(("secrets", keyed))

@@ -138,21 +138,28 @@ class Store:
             if not self._matches(generation, entry)
         )
 
-    def last_good(self, before: int | None = None, unlike: str = "") -> Generation | None:
+    def last_good(
+        self, before: int | None = None, unlike: str = "", *, ours_first: bool = False
+    ) -> Generation | None:
         """The newest restorable, unedited generation.
 
         Args:
             before: only numbers below this one.
             unlike: a digest that the answer must not have.
+            ours_first: one from before labctl only where labctl deployed no other.
         """
+        from_before_labctl = None
         for generation in self._newest_first():
             if before is not None and generation.number >= before:
                 continue
             if not generation.standing.restorable or generation.manifest.digest == unlike:
                 continue
-            if not self.edited(generation):
+            if self.edited(generation):
+                continue
+            if not ours_first or not generation.manifest.foreign:
                 return generation
-        return None
+            from_before_labctl = from_before_labctl or generation
+        return from_before_labctl
 
     # -- writing ---------------------------------------------------------------------------
 

@@ -177,6 +177,11 @@ class Manifest:
         return links | frozenset(file.path for file in self.host_files)
 
     @property
+    def foreign(self) -> bool:
+        """Whether it only brings back what stood before labctl."""
+        return all(service.kind is None for service in self.services)
+
+    @property
     def gateway(self) -> ServiceSpec | None:
         return next((service for service in self.services if service.is_gateway), None)
 

@@ -142,3 +142,51 @@ class GpuReading:
             unknown = before is None or process.used_mib is None
             held[process.uuid] = None if unknown else (before or 0) + (process.used_mib or 0)
         return held
+
+
+class NvmlError(StrEnum):
+    """What NVML answered instead of a value."""
+
+    LIBRARY_NOT_FOUND = "library not found"
+    DRIVER_NOT_LOADED = "driver not loaded"
+    VERSION_MISMATCH = "driver/library version mismatch"
+    NO_PERMISSION = "no permission"
+    GPU_LOST = "GPU is lost"
+    RESET_REQUIRED = "GPU requires a reset"
+    NOT_SUPPORTED = "not supported"
+    UNKNOWN = "unknown error"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the host is, as far as it explains NVML's answers.
+
+    Attributes:
+        wsl: the Windows Subsystem for Linux.
+        container: what runs it (`docker`, `podman`, ...); empty outside of one.
+        module: version of the loaded NVIDIA kernel module; empty when none is loaded.
+        pci_gpus: NVIDIA display devices on the PCI bus; None when that cannot be read.
+        suspended: whether the host has slept since it booted.
+    """
+
+    wsl: bool = False
+    container: str = ""
+    module: str = ""
+    pci_gpus: int | None = 0
+    suspended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GpuFault:
+    """One call that NVML refused.
+
+    Attributes:
+        doing: what was asked for, e.g. `start NVML`, `read the memory of GPU 0`.
+        words: NVML's own text.
+        gpu: as in `GpuTrouble`; empty when the whole of NVML failed.
+    """
+
+    error: NvmlError
+    doing: str
+    words: str = ""
+    gpu: str = ""

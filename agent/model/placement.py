@@ -26,6 +26,7 @@ class DeviceNeed:
         uuid: of the GPU; empty for the host's memory.
         compute_bytes: an upper bound.
         context_mib: what the driver takes for the process; 0 on the host only.
+        exact: model and KV are known to the byte; False: whole MiB, from the oracle.
     """
 
     uuid: str
@@ -33,6 +34,7 @@ class DeviceNeed:
     kv_bytes: int = 0
     compute_bytes: int = 0
     context_mib: int = 0
+    exact: bool = True
 
     @property
     def total_mib(self) -> int:
@@ -153,6 +155,42 @@ class Placement:
         return next((placed for placed in self.services if placed.service == name), None)
 
 
+@dataclass(frozen=True, slots=True)
+class ListedDevice:
+    """One device as the backend itself lists it, e.g. `Vulkan0`."""
+
+    name: str
+    description: str
+    total_mib: int
+    free_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class OracleDevice:
+    """One row of the backend's own memory breakdown, floored MiB. The host is named `Host`."""
+
+    name: str
+    model_mib: int
+    kv_mib: int
+    compute_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class OracleFigures:
+    """What the backend itself expects to take, device by device.
+
+    Attributes:
+        devices: without the host, in the backend's order.
+        cached: read from the cache instead of asked.
+        took_s: seconds that asking took; 0 when cached.
+    """
+
+    devices: tuple[OracleDevice, ...]
+    host: OracleDevice | None = None
+    cached: bool = False
+    took_s: float = 0.0
+
+
 class OffloadVerdict(StrEnum):
     """Where a model really runs."""
 
@@ -178,6 +216,7 @@ class OffloadProof:
     Attributes:
         assigned: layers whose weights are on a GPU; None when unknown.
         evidence: one sentence each, also for what was looked for and not found.
+        because: a few words on a verdict that is not what was planned.
         contradictions: what is against the plan; a deploy with any has failed.
         context_mib: by GPU UUID, the memory the driver took beyond the buffers: to be learned.
     """
@@ -190,10 +229,11 @@ class OffloadProof:
     evidence: tuple[str, ...] = ()
     contradictions: tuple[str, ...] = ()
     context_mib: tuple[tuple[str, int], ...] = ()
+    because: str = ""
 
     @property
     def words(self) -> str:
-        """The verdict as people read it: `full 33/33`, `partial 12/33`, `cpu`, ..."""
-        if self.verdict is OffloadVerdict.UNVERIFIABLE or self.assigned is None:
-            return str(self.verdict)
-        return f"{self.verdict} {self.assigned}/{self.of}" if self.assigned else str(self.verdict)
+        """As people read it: `full 33/33`, `partial 12/33`, `cpu (no device used)`, ..."""
+        counted = self.verdict in (OffloadVerdict.FULL, OffloadVerdict.PARTIAL)
+        count = f" {self.assigned}/{self.of}" if counted and self.assigned is not None else ""
+        return f"{self.verdict}{count}" + (f" ({self.because})" if self.because else "")

@@ -191,7 +191,7 @@ class LightHost:
         self.write(
             ".local/bin/labctl",
             f"#!/bin/sh\nPYTHONPATH={CHECKOUT} PYTHONDONTWRITEBYTECODE=1 exec {python} "
-            '-c \'import sys; sys.argv[0] = "labctl"; from agent.cli.main import main; '
+            '-c \'import sys; sys.argv[0] = "labctl"; from agent.cli.entry import main; '
             'sys.exit(main())\' "$@"\n',
             mode=0o755,
         )

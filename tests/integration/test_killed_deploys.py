@@ -65,4 +65,4 @@ def _kill(host: LightHost, *, reboot: bool) -> None:
         host.reboot()
         return
     # By name: the process that entered the host is only a shell around it.
-    host.run("pkill", "-KILL", "-f", "agent.cli.main", check=False)
+    host.run("pkill", "-KILL", "-f", "agent.cli.entry", check=False)

@@ -262,7 +262,7 @@ def test_an_interrupted_deploy_unwinds(
     for line in deploy.process.stdout:
         if json.loads(line).get("step") == "judge":
             break
-    served.run("pkill", f"-{number.name.removeprefix('SIG')}", "-f", "agent.cli.main")
+    served.run("pkill", f"-{number.name.removeprefix('SIG')}", "-f", "agent.cli.entry")
     ended = deploy.wait(60)
     assert ended.returncode == code, ended.stderr
     assert "interrupted by" in ended.stderr

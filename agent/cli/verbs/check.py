@@ -18,7 +18,7 @@ def check(
     as_json: options.Json = False,
 ) -> None:
     """Check a lab without touching anything. Exit 0, or 78 when a deploy would be refused."""
-    from agent.cli.compiled import check_folder, directory_of
+    from agent.cli.checked import check_folder, directory_of
     from agent.cli.output import say, say_json, say_lines, wants_colour
     from agent.cli.views.findings import finding_lines, findings_json, summary_line
     from agent.model.errors import ExitCode

@@ -21,7 +21,7 @@ def init(
     import os
     import secrets
 
-    from agent.cli.compiled import directory_of
+    from agent.cli.checked import directory_of
     from agent.host.assets import asset, asset_names
     from agent.host.disk import LocalDisk
     from agent.model.errors import Refused

@@ -6,8 +6,6 @@ from typing import Annotated
 
 import typer
 
-from agent.model.plan import Action
-
 Services = Annotated[
     list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Which; all by default.")
 ]
@@ -15,20 +13,20 @@ Services = Annotated[
 
 def start(services: Services = None) -> None:
     """Start services and wait until they answer."""
-    _act(Action.START, services)
+    _act("start", services)
 
 
 def stop(services: Services = None) -> None:
     """Stop services, the gateway first."""
-    _act(Action.STOP, services)
+    _act("stop", services)
 
 
 def restart(services: Services = None) -> None:
     """Restart services, never two providers of one chain at a time, the gateway last."""
-    _act(Action.RESTART, services)
+    _act("restart", services)
 
 
-def _act(action: Action, names: list[str] | None) -> None:
+def _act(verb: str, names: list[str] | None) -> None:
     from agent.cli.host import exclusive, open_host
     from agent.cli.output import say, say_lines
     from agent.cli.services import current_generation, service_named
@@ -36,10 +34,11 @@ def _act(action: Action, names: list[str] | None) -> None:
     from agent.deploy.apply import Applier
     from agent.deploy.planner import order
     from agent.model.errors import ExitCode
-    from agent.model.plan import Step
+    from agent.model.plan import Action, Step
 
+    action = Action(verb)
     host = open_host()
-    with exclusive(host, str(action)):
+    with exclusive(host, verb):
         manifest = current_generation(host).manifest
         asked = [service_named(host, name) for name in names or ()] or list(manifest.services)
         steps = [Step(action, spec, "asked for by hand") for spec in asked]

@@ -52,7 +52,7 @@ def generation_lines(generation: Generation, folder: str, edited: Sequence[str])
     ]
     lines.append("files:")
     lines += [f"  {file.path}" for file in manifest.files]
-    lines += [f"  {file.path} (kept for {file.path})" for file in manifest.host_files]
+    lines += [f"  {file.stored} (kept from {file.path})" for file in manifest.host_files]
     lines += [f"edited by hand: {path}" for path in edited]
     return lines
 

@@ -14,9 +14,7 @@ from agent.model.plan import Action, Step
 from agent.model.verdict import Health, Sample
 from tests.fakes.host import PATHS, FakeHost
 
-ALPHA = ServiceSpec(
-    "alpha", "alpha.service", ServiceKind.OLLAMA, port=8080, start_timeout_s=60.0
-)
+ALPHA = ServiceSpec("alpha", "alpha.service", ServiceKind.OLLAMA, port=8080, start_timeout_s=60.0)
 BETA = replace(ALPHA, name="beta", unit="beta.service", port=8081)
 SETTINGS = JudgeSettings(stall_timeout_s=10.0)
 
@@ -82,14 +80,14 @@ def test_a_process_that_ends_at_once_is_seen_at_once(host: FakeHost) -> None:
     assert sample.detail == (
         "alpha.service: its process ended while it was starting (exit status 1)"
     )
-    assert host.clock.elapsed_s == 0.0
+    assert host.clock.elapsed_s < 0.5
 
 
 def test_auto_restart_is_a_failure_and_not_waited_out(host: FakeHost) -> None:
     host.units.restarting = {"alpha.service"}
     (sample,) = applied(host, [step(ALPHA)])
     assert sample.detail == "alpha.service: its process ended while it was starting (signal 9)"
-    assert host.clock.elapsed_s == 0.0
+    assert host.clock.elapsed_s < 0.5
 
 
 def test_a_start_without_progress_has_failed(host: FakeHost) -> None:

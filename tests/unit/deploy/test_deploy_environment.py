@@ -151,7 +151,7 @@ def test_words_are_quoted_only_where_they_have_to_be(args: tuple[str, ...], join
             {
                 "VLLM_NO_USAGE_STATS": "1",
                 "LABCTL_ARGS": "/models/alpha.gguf --host 127.0.0.1 --port 8080"
-                " --served-model-name model-alpha --max-model-len 4096 --max-num-seqs 2 --x",
+                " --served-model-name model-alpha --max-model-len 4096 --x",
             },
         ),
     ],

@@ -40,7 +40,8 @@ class Setting:
     ) -> Generation:
         kind = GenerationKind.DEPLOY
         return self.store.seal(
-            Manifest(0, "2026-01-01T00:00:00", kind, "", "", links=links, host_files=host_files), files
+            Manifest(0, "2026-01-01T00:00:00", kind, "", "", links=links, host_files=host_files),
+            files,
         )
 
     def settle(self, goal: Generation, *others: Generation) -> tuple[str, ...]:

@@ -202,10 +202,10 @@ def test_a_leftover_of_an_interrupted_switch_is_no_obstacle(store: Store, disk: 
     assert disk.entry(f"{ROOT}/current.new") is None
 
 
-@pytest.mark.parametrize("target", ["generations/000009-20260102T030405Z", "elsewhere", "/", "x/.."])
-def test_a_current_that_leads_nowhere_is_damage(
-    store: Store, disk: ModelDisk, target: str
-) -> None:
+@pytest.mark.parametrize(
+    "target", ["generations/000009-20260102T030405Z", "elsewhere", "/", "x/.."]
+)
+def test_a_current_that_leads_nowhere_is_damage(store: Store, disk: ModelDisk, target: str) -> None:
     sealed(store)
     disk.link(f"{ROOT}/current", target)
     with pytest.raises(StoreDamaged, match="is no generation") as raised:

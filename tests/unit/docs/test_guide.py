@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from agent.cli.compiled import RULES
+from agent.cli.checked import RULES
 from agent.lab.read import read_lab
 from agent.model.finding import stopping
 from agent.model.rule import Subject

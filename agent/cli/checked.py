@@ -1,39 +1,27 @@
-"""From a lab's folder to everything a deploy needs, or to every finding."""
+"""From a lab's folder to its typed form and every finding about it."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.cli.host import home, paths_of_host
-from agent.deploy.render import GATEWAY, Surroundings, render
-from agent.host.assets import asset
+from agent.cli.places import home
 from agent.host.lab_files import gateway_files, lab_directory, load_lab
-from agent.host.model_files import fingerprint
 from agent.host.programs import find_program
 from agent.lab.read import read_lab
 from agent.lab.rules import RULES as LAB_RULES
-from agent.lab.secrets import secret_values
-from agent.model.errors import LabctlError
 from agent.model.finding import Finding, in_reading_order, stopping
-from agent.model.generation import SECRETS_FILE
 from agent.model.host import HostFacts
-from agent.model.lab import Lab, ServiceKind
-from agent.model.plan import Rendered
-from agent.model.routing import GatewayDocument, RoutingTable
+from agent.model.kinds import ServiceKind
+from agent.model.lab import Lab
+from agent.model.routing import RoutingTable
 from agent.model.rule import Rule, Subject
-from agent.routing.document import (
-    GATEWAY_ENVIRONMENT,
-    api_base,
-    deployment_ids,
-    document_body,
-    render_document,
-)
 from agent.routing.lint import lint_gateway_config
 from agent.routing.rules import RULES as ROUTING_RULES
 from agent.routing.table import build_table
 
+GATEWAY = ServiceKind.LITELLM.value
 RULES: tuple[Rule, ...] = (*LAB_RULES, *ROUTING_RULES)
 
 
@@ -111,49 +99,3 @@ def programs_for(lab: Lab) -> dict[str, str | None]:
     if lab.gateway.enabled:
         found[GATEWAY] = find_program(ServiceKind.LITELLM, lab.gateway.program, home(), path)
     return found
-
-
-def render_checked(checked: Checked, digest_key: bytes, git_commit: str | None = None) -> Rendered:
-    """Every file of a deploy of a lab that passed its check."""
-    lab, table = checked.lab, checked.table
-    if lab is None or table is None:
-        raise LabctlError("the lab was not read", hint="run `labctl check`")
-    document = _document(lab, table) if lab.gateway.enabled else GatewayDocument()
-    secrets = checked.texts.get(SECRETS_FILE, b"")
-    rendered = render(
-        lab,
-        table,
-        document,
-        Surroundings(
-            paths=paths_of_host(),
-            unit_texts={kind: asset(f"units/{kind}.service").decode() for kind in ServiceKind},
-            program_folders=_folders(programs_for(lab)),
-            fingerprints=_fingerprints(lab),
-            gateway_environment=GATEWAY_ENVIRONMENT,
-            secrets=secrets,
-            secret_values=secret_values(secrets.decode("utf-8", "replace")),
-            digest_key=digest_key,
-        ),
-    )
-    return replace(rendered, git_commit=git_commit)
-
-
-def _document(lab: Lab, table: RoutingTable) -> GatewayDocument:
-    text = render_document(lab, table)
-    return GatewayDocument(
-        text=text,
-        body=document_body(text),
-        ids=deployment_ids(table),
-        addresses={provider.name: api_base(provider) for provider in lab.providers},
-    )
-
-
-def _folders(programs: dict[str, str | None]) -> dict[str, str]:
-    return {name: str(Path(program).parent) for name, program in programs.items() if program}
-
-
-def _fingerprints(lab: Lab) -> dict[str, str]:
-    files = {s.name: s.model_file for s in lab.enabled_services if s.model_file}
-    return {
-        name: fingerprint(path) for name, path in files.items() if path and Path(path).is_file()
-    }
