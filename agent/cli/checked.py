@@ -85,8 +85,15 @@ def facts_for(lab: Lab, *, deploying: bool) -> HostFacts:
     return HostFacts(
         missing_files=frozenset(path for path in local if not Path(path).is_file()),
         programs=programs_for(lab),
+        gpus=_gpus(),
         deploying=deploying,
     )
+
+
+def _gpus() -> int | None:
+    """What the driver shows without being asked: NVML would take longer than the whole check."""
+    folder = Path("/proc/driver/nvidia/gpus")
+    return sum(1 for _ in folder.iterdir()) if folder.is_dir() else None
 
 
 def programs_for(lab: Lab) -> dict[str, str | None]:

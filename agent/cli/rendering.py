@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agent.cli.checked import Checked, programs_for
+from agent.cli.model_switch import pinned_models
 from agent.cli.places import paths_of_host
 from agent.deploy.render import Surroundings, render
 from agent.host.assets import asset
@@ -32,6 +33,7 @@ def render_checked(checked: Checked, digest_key: bytes, git_commit: str | None =
     lab, table = checked.lab, checked.table
     if lab is None or table is None:
         raise LabctlError("the lab was not read", hint="run `labctl check`")
+    lab = pinned_models(lab)
     programs = programs_for(lab)
     document = _document(lab, table) if lab.gateway.enabled else GatewayDocument()
     secrets = checked.texts.get(SECRETS_FILE, b"")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from agent.cli.output import say_json, tell, wants_colour
 
 if TYPE_CHECKING:
-    from rich.status import Status
+    from rich.progress import TaskID
 
 
 class LineReporter:
@@ -24,31 +24,37 @@ class LineReporter:
 
 
 class LiveReporter:
-    """The steps so far, and a spinner with the one that runs, on a terminal's stderr."""
+    """The steps so far, and the running one with its seconds, on a terminal's stderr."""
 
     def __init__(self) -> None:
         from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
         self._console = Console(stderr=True, highlight=False)
-        self._status: Status | None = None
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
         self._running = ""
         self._began = time.monotonic()
 
     def step(self, name: str, detail: str, **facts: object) -> None:
-        del facts
+        del name, facts
         self._finish()
         self._running = detail
         self._began = time.monotonic()
-        if self._status is None:
-            self._status = self._console.status("")
-            self._status.start()
-        self._status.update(f"[bold]{name}[/bold] {_safe(detail)}")
+        self._progress.start()
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(detail, total=None)
 
     def close(self) -> None:
         self._finish()
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+        self._progress.stop()
 
     def _finish(self) -> None:
         if self._running:

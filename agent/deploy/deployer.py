@@ -206,9 +206,7 @@ class Deployer:
 
     def _rollback_goal(self, current: Generation, number: int | None) -> Generation:
         if number is None:
-            goal = self._store.last_good(
-                before=current.number, unlike=current.manifest.digest, ours_first=True
-            )
+            goal = self._store.rollback_goal(current)
             if goal is None:
                 raise NoTarget(
                     f"no verified-good generation before {current.number} differs from it",

@@ -161,6 +161,12 @@ class Store:
             from_before_labctl = from_before_labctl or generation
         return from_before_labctl
 
+    def rollback_goal(self, current: Generation) -> Generation | None:
+        """Where a rollback without a number goes."""
+        return self.last_good(
+            before=current.number, unlike=current.manifest.digest, ours_first=True
+        )
+
     # -- writing ---------------------------------------------------------------------------
 
     def prepare(self, random_key: bytes) -> None:
@@ -290,14 +296,16 @@ class Store:
     def prunable(self, keep: int) -> tuple[Generation, ...]:
         """The generations that `prune` would remove, oldest first.
 
-        Never the current one, the last good one, adopted ones, or those of a record in flight.
+        Never the current one, the last good one, the one that a rollback would go to, adopted
+        ones, or those of a record in flight.
         """
         generations = self.generations()
         current = self.current()
         good = self.last_good(unlike="")
         before = self.last_good(before=current.number) if current else None
         record = self.record()
-        safe = {g.number for g in (current, good, before) if g is not None}
+        goal = self.rollback_goal(current) if current else None
+        safe = {g.number for g in (current, good, before, goal) if g is not None}
         if record is not None:
             safe |= {record.previous, record.target, record.fallback}
         newest = {g.number for g in generations[-keep:]} if keep > 0 else set()

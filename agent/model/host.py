@@ -161,10 +161,12 @@ class HostFacts:
         missing_files: absolute paths that the lab names and that are not there.
         programs: service name → executable that its unit would start; None when none was found.
             The gateway's service name is `litellm`.
+        gpus: how many NVIDIA GPUs the driver shows; None where that is not known.
         deploying: the check guards a deploy of this host: what the host lacks is an error even
             for a lab without lab.yaml, which otherwise may describe another host.
     """
 
     missing_files: frozenset[str] = frozenset()
     programs: Mapping[str, str | None] = field(default_factory=dict)
+    gpus: int | None = None
     deploying: bool = False

@@ -25,6 +25,7 @@ def spof(subject: Subject) -> Iterator[Complaint]:
     chained = [group for group in subject.table.groups if group.chain]
     yield from _shared_provider(subject, chained)
     yield from _tail(subject, chained)
+    yield from _shared_gpu(subject, chained)
     yield from _shared_host(subject, chained)
 
 
@@ -87,13 +88,45 @@ def _tail(subject: Subject, chained: list[Group]) -> Iterator[Complaint]:
         yield Complaint(_place(subject, groups), message, hint)
 
 
+def _shared_gpu(subject: Subject, chained: list[Group]) -> Iterator[Complaint]:
+    """Chains of several providers whose every member needs one and the same GPU."""
+    by_gpu: dict[str, list[Group]] = {}
+    for group in chained:
+        gpu = _one_gpu(subject, _reached(subject, group))
+        if gpu:
+            by_gpu.setdefault(gpu, []).append(group)
+    for gpu, groups in by_gpu.items():
+        message = f"every member of {_chains(groups)} needs {gpu}: lost, it takes all with it"
+        hint = "end them with a cloud model, or with a service that has `gpu_layers: 0`"
+        yield Complaint(_place(subject, groups), message, hint)
+
+
+def _one_gpu(subject: Subject, reached: tuple[Deployment, ...]) -> str:
+    """The one GPU that deployments of several providers need; empty when there is no such."""
+    gpus = {_gpu(subject, deployment) for deployment in reached}
+    several = len({deployment.provider for deployment in reached}) > 1
+    return gpus.pop() if several and len(gpus) == 1 else ""
+
+
+def _gpu(subject: Subject, deployment: Deployment) -> str:
+    """The GPU that a deployment's service needs; empty when it needs none or nobody knows."""
+    service = subject.lab.service(deployment.service) if deployment.service else None
+    if service is None or service.gpu_layers == 0:
+        return ""
+    pinned = dict(service.environment).get("CUDA_VISIBLE_DEVICES")
+    if pinned is not None:
+        return f"the GPU {pinned}" if pinned and "," not in pinned else ""
+    return "the only GPU of this host" if subject.facts.gpus == 1 else ""
+
+
 def _shared_host(subject: Subject, chained: list[Group]) -> Iterator[Complaint]:
     """Chains that never leave this host, though several providers serve them."""
     here = []
     for group in chained:
         reached = _reached(subject, group)
         local = all(_is_local(subject, d) for d in reached)
-        if local and len({d.provider for d in reached}) > 1:
+        several = len({d.provider for d in reached}) > 1
+        if local and several and not _one_gpu(subject, reached):
             here.append(group)
     if here:
         message = f"{_chains(here)} live{'s' if len(here) == 1 else ''} on this host alone"

@@ -61,14 +61,29 @@ class Labctl(RuleBasedStateMachine):
 
     # -- the model's own rules ---------------------------------------------------------------
 
-    def last_good(self, below: int | None = None, unlike: str = "") -> int | None:
+    def last_good(
+        self, below: int | None = None, unlike: str = "", among: dict[int, Known] | None = None
+    ) -> int | None:
         fitting = [
             number
-            for number, known in self.known.items()
+            for number, known in (self.known if among is None else among).items()
             if known.good and not known.edited and known.digest != unlike
             if below is None or number < below
         ]
         return max(fitting, default=None)
+
+    def rollback_goal(self) -> int | None:
+        """The last good generation before the current one; of those before labctl, only when
+        labctl deployed no other."""
+        if self.current is None:
+            return None
+        digest = self.known[self.current].digest
+        own = {n: k for n, k in self.known.items() if not k.foreign}
+        for among in (own, self.known):
+            found = self.last_good(self.current, digest, among)
+            if found is not None:
+                return found
+        return None
 
     def next_number(self) -> int:
         return max(self.known, default=-1) + 1
@@ -158,9 +173,7 @@ class Labctl(RuleBasedStateMachine):
 
     @rule(number=st.none() | st.integers(0, 12))
     def rollback(self, number: int | None) -> None:
-        goal = number
-        if number is None and self.current is not None:
-            goal = self.last_good(self.current, unlike=self.known[self.current].digest)
+        goal = self.rollback_goal() if number is None else number
         possible = self.current is not None and goal in self.known and not self.known[goal].edited
         before = self.host.disk.snapshot()
         assert self.host.transaction.recover() is None
@@ -180,7 +193,7 @@ class Labctl(RuleBasedStateMachine):
     def prune(self, keep: int) -> None:
         safe = {self.current, self.last_good()}
         if self.current is not None:
-            safe.add(self.last_good(below=self.current))
+            safe |= {self.last_good(below=self.current), self.rollback_goal()}
         safe |= set(sorted(self.known)[-keep:])
         gone = {n for n, known in self.known.items() if n not in safe and not known.adopted}
         self._prune(keep)

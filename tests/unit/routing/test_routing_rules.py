@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import pytest
 
 from agent.model.finding import Severity
+from agent.model.host import HostFacts
+from agent.model.rule import Subject
 from agent.routing.rules import RULES
 from agent.routing.rules_resolution import RESOLUTION_RULES
 from tests.unit.routing.labs import PROVIDERS, routed
@@ -210,6 +212,16 @@ CASES = [
         Severity.NOTE,
     ),
     Case(
+        "spof",
+        "fallback_chains: {gguf: {chain: ['coder:7b']}}",
+        "every member of 1 chain (`gguf`) needs the GPU 0: lost, it takes all with it",
+        Severity.WARNING,
+        lab="version: 1\nservices:\n"
+        "  ollama: {environment: {CUDA_VISIBLE_DEVICES: '0'}}\n"
+        "  llamacpp-python: {provider: python, model: /m.gguf,"
+        " environment: {CUDA_VISIBLE_DEVICES: '0'}}\n",
+    ),
+    Case(
         "cloud-leak",
         "fallback_chains: {gguf: {chain: ['coder:7b']}, 'coder:7b': {chain: ['big:120b']}}",
         "requests for 2 local models can end up at the cloud provider `cloud`:"
@@ -250,6 +262,17 @@ def test_a_good_lab_breaks_no_rule() -> None:
     """
     findings = routed(mappings).findings
     assert [(f.rule, f.severity) for f in findings] == [("spof", Severity.NOTE)]
+
+
+def test_the_only_gpu_of_a_host_is_shared_by_all_who_need_one() -> None:
+    made = routed("fallback_chains: {gguf: {chain: ['coder:7b']}}")
+    [spof] = [rule for rule in RULES if rule.id == "spof"]
+    with_one = Subject(made.lab, made.table, HostFacts(gpus=1))
+    (finding,) = spof.findings(with_one)
+    assert "needs the only GPU of this host" in finding.message
+    with_two = Subject(made.lab, made.table, HostFacts(gpus=2))
+    (note,) = spof.findings(with_two)
+    assert note.severity is Severity.NOTE
 
 
 def test_every_rule_is_tested_and_documented() -> None:
