@@ -24,7 +24,7 @@ from agent.model.generation import SECRETS_FILE, Generation
 if TYPE_CHECKING:
     from agent.deploy.deployer import Deployer
     from agent.deploy.ports import Ports
-    from agent.deploy.transaction import Recovery, Transaction
+    from agent.deploy.recovery import Recoverer, Recovery
     from agent.host.processes import HostProcesses
     from agent.model.host import HostPaths
 
@@ -89,10 +89,10 @@ class Host:
         return Deployer(self.ports, self.store, self.secrets)
 
     @cached_property
-    def transaction(self) -> Transaction:
-        from agent.deploy.transaction import Transaction
+    def recoverer(self) -> Recoverer:
+        from agent.deploy.recovery import Recoverer
 
-        return Transaction(self.ports, self.store, self.secrets)
+        return Recoverer(self.ports, self.store, self.secrets)
 
     def secrets(self, generation: Generation) -> SecretValues:
         """The variables that a generation was sealed with."""
@@ -120,7 +120,7 @@ def exclusive(host: Host, verb: str) -> Iterator[Recovery | None]:
 
 def recover(host: Host) -> Recovery | None:
     """Finish what an interrupted labctl left, and say so. The lock must be held."""
-    recovery = host.transaction.recover()
+    recovery = host.recoverer.recover()
     if recovery is not None and recovery.went_to >= 0:
         way = "finished" if recovery.forward else "undone"
         tell(f"recovered: an interrupted change was {way}; generation {recovery.went_to} serves")

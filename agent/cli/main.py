@@ -14,8 +14,10 @@ from agent.cli.verbs import (
     check,
     deploy,
     generations,
+    gpu,
     init,
     logs,
+    model,
     plan,
     recover,
     rollback,
@@ -57,6 +59,8 @@ app.command("plan")(plan.plan)
 app.command("deploy")(deploy.deploy)
 app.command("rollback")(rollback.rollback)
 app.add_typer(generations.app, name="generations")
+app.add_typer(gpu.gpu_app, name="gpu")
+app.add_typer(model.model_app, name="model")
 app.command("status")(status.status)
 app.command("verify")(verify.verify)
 app.command("logs")(logs.logs)

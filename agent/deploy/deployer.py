@@ -9,12 +9,13 @@ from agent import __version__
 from agent.deploy.adopt import Adopter
 from agent.deploy.diff import file_changes
 from agent.deploy.judge import Judge
+from agent.deploy.move import SecretReader
 from agent.deploy.observe import observe
 from agent.deploy.placements import Placements
 from agent.deploy.planner import make_plan
 from agent.deploy.ports import Ports
 from agent.deploy.store import Store
-from agent.deploy.transaction import SecretReader, Transaction
+from agent.deploy.transaction import Transaction
 from agent.model.errors import NoTarget, Refused, Stale, StoreDamaged
 from agent.model.generation import (
     Generation,

@@ -189,11 +189,11 @@ class Placements:
         self._disk.sync_folder(posixpath.dirname(file.path))
 
     def _make_folder(self, path: str) -> None:
-        if self._disk.entry(path) is not None:
-            return
         parent = posixpath.dirname(path)
-        self._make_folder(parent)
-        self._disk.make_folder(path, 0o755)
+        if self._disk.entry(path) is None:
+            self._make_folder(parent)
+            self._disk.make_folder(path, 0o755)
+        # Also where it stands: a labctl that was killed may have made it and not come to this.
         self._disk.sync_folder(parent)
 
 

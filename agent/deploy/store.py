@@ -177,18 +177,21 @@ class Store:
         self._make_parents(self.root)
         if self._disk.entry(self.root) is None:
             self._disk.make_folder(self.root, 0o700)
-            self._disk.sync_folder(posixpath.dirname(self.root))
+        # Also where it stands: a labctl that was killed may have made it and not come to this.
+        self._disk.sync_folder(posixpath.dirname(self.root))
         if not self.exists or self.digest_key() is None:
             self._replace_file(self._key, random_key, 0o600)
         self._disk.make_folder(self.generations_folder, 0o700)
         self._disk.sync_folder(self.root)
 
     def _make_parents(self, path: str) -> None:
+        if self._disk.entry(path) is not None:
+            return
         parent = posixpath.dirname(path)
         if self._disk.entry(parent) is None:
             self._make_parents(parent)
             self._disk.make_folder(parent, 0o755)
-            self._disk.sync_folder(posixpath.dirname(parent))
+        self._disk.sync_folder(posixpath.dirname(parent))
 
     def digest_key(self) -> bytes | None:
         """The key under which digests of secrets are taken; random, one per store.

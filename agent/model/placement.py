@@ -64,6 +64,7 @@ class ServicePlacement:
         host: what it takes of the host's memory.
         why: one sentence, e.g. `30/33: the next layer needs 214 MiB, 96 are free`.
         oracle: one sentence when the backend's own figures were asked; empty when not.
+        basis: digest of what was asked for; a placement is kept only while it is the same.
     """
 
     service: str
@@ -75,6 +76,7 @@ class ServicePlacement:
     host: DeviceNeed = field(default_factory=lambda: DeviceNeed(""))
     why: str = ""
     oracle: str = ""
+    basis: str = ""
 
     @property
     def on_gpu(self) -> bool:

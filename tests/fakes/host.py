@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 from agent.deploy.deployer import Deployer
 from agent.deploy.ports import Ports, Secrets
+from agent.deploy.recovery import Recoverer
 from agent.deploy.store import Store
 from agent.deploy.transaction import Transaction
 from agent.model.errors import BusUnavailable, Interrupted
@@ -242,6 +243,7 @@ class FakeProber:
     Attributes:
         silent: services that do not answer their cheap probe.
         broken: groups whose completion fails.
+        on_ask: called before each answer of a cheap probe, to change the above.
     """
 
     units: FakeUnits
@@ -249,9 +251,11 @@ class FakeProber:
     broken: set[str] = field(default_factory=set)
     missing: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
+    on_ask: Callable[[], None] = lambda: None
 
     def health(self, service: ServiceSpec, timeout_s: float) -> Sample:
         del timeout_s
+        self.on_ask()
         good = service.unit in self.units.running and service.name not in self.silent
         health = Health.HEALTHY if good else Health.UNHEALTHY
         detail = f"{service.name} {'answers' if good else 'does not answer'}"
@@ -358,6 +362,7 @@ class FakeHost:
 
         self.deployer = Deployer(self.ports, self.store, secrets)
         self.transaction = Transaction(self.ports, self.store, secrets)
+        self.recoverer = Recoverer(self.ports, self.store, secrets)
 
     def reboot(self) -> None:
         """Power loss: what was not synced is gone, and systemd starts what is enabled."""

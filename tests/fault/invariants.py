@@ -31,7 +31,7 @@ def assert_quiet(host: FakeHost) -> None:
     """A second recovery finds nothing and writes nothing."""
     host.disk.arm()
     jobs = [call for call in host.units.calls if call.split()[0] in ("start", "stop", "restart")]
-    assert host.transaction.recover() is None
+    assert host.recoverer.recover() is None
     assert host.disk.operations == 0, host.disk.log
     after = [call for call in host.units.calls if call.split()[0] in ("start", "stop", "restart")]
     assert jobs == after

@@ -133,7 +133,7 @@ def _recovered(host: FakeHost) -> None:
     host.prober.broken = set()
     host.units.on_job = lambda action, unit: None
     host.open()
-    host.transaction.recover()
+    host.recoverer.recover()
 
 
 @pytest.mark.parametrize("line", LINES, ids=LINE_IDS)
@@ -225,7 +225,7 @@ def test_a_crash_while_recovering_is_recovered(line: Line) -> None:
         host.disk.arm(crash_at=index)
         host.prober.broken = set()
         host.units.on_job = lambda action, unit: None
-        cut = attempt(host.transaction.recover)
+        cut = attempt(host.recoverer.recover)
         if cut is None:
             break
         host.reboot()

@@ -17,7 +17,7 @@ def troubles() -> list[str]:
     if host.store.record() is not None:
         found.append("the record is still open")
     found += [f"leftover {name}" for name in _leftovers(host.paths.state, host.ports.disk.names)]
-    if host.transaction.recover() is not None:
+    if host.recoverer.recover() is not None:
         found.append("recovering again found something to do")
     current = host.store.current()
     if current is None:

@@ -39,7 +39,7 @@ SOLE: dict[str, frozenset[str]] = {
     "pydbus": frozenset({"host/systemd.py"}),
     "gi": frozenset({"host/systemd.py"}),
     "psutil": frozenset({"host/processes.py"}),
-    "pynvml": frozenset(),
+    "pynvml": frozenset({"host/nvml.py"}),
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -366,7 +366,7 @@ def test_a_reason_that_is_not_utf_8_touches_nothing(host: FakeHost) -> None:
     with pytest.raises(LabctlError, match="not UTF-8") as raised:
         host.deployer.deploy(SECOND, reason="\udcff", digest_key=KEY)
     assert raised.value.exit_code == 64
-    host.transaction.recover()
+    host.recoverer.recover()
     assert numbers(host) == [0, 1]
     assert_quiet(host)
 

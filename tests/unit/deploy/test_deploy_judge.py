@@ -176,6 +176,20 @@ def test_a_unit_that_falls_during_the_soak_fails_the_verdict(falls: str, says: s
     assert host.clock.monotonic() - began < 1.0, "a fallen unit ends the soak"
 
 
+def test_a_restart_by_hand_during_the_soak_is_seen_by_its_invocation() -> None:
+    """systemd counts no restart there: the process is another one all the same."""
+    host = FakeHost()
+    judge, _ = _judged(host)
+
+    def happens() -> bool:
+        host.units.on_wait = lambda: False
+        host.units._job(Action.RESTART, "beta.service")
+        return True
+
+    host.units.on_wait = happens
+    assert [s.subject for s in judge.verdict().failures] == ["beta"]
+
+
 def test_an_adopted_unit_without_a_port_is_judged_by_its_state_alone() -> None:
     host = FakeHost()
     foreign = ServiceSpec("own", "own.service", None, active=True)

@@ -373,3 +373,44 @@ def test_a_removed_generation_is_gone_and_a_cut_removal_is_swept(
     entry = disk.entry(store.generations_folder)
     assert entry is not None and entry.kind is EntryKind.FOLDER
     assert disk.names(store.generations_folder) == ()
+
+
+def test_what_a_rollback_would_go_to_is_never_pruned(store: Store) -> None:
+    """The newest before the current one has its very content: a rollback goes further back."""
+    wanted, *_ = sealed(store, digest="a"), sealed(store, digest="b"), sealed(store, digest="b")
+    current = sealed(store, digest="b")
+    store.point(current)
+    goal = store.rollback_goal(current)
+    assert goal is not None and goal.number == wanted.number
+    assert wanted.number not in {g.number for g in store.prunable(1)}
+
+
+def test_a_key_without_generations_gives_way_to_the_one_that_was_digested_with(
+    disk: ModelDisk,
+) -> None:
+    """A first deploy was cut between the two: the next one has drawn a key of its own."""
+    store = Store(disk, ROOT)
+    disk.make_all(ROOT)
+    disk.create(f"{ROOT}/digest.key", b"o" * KEY_BYTES, 0o600)
+    assert store.digest_key() is None
+    store.prepare(KEY)
+    assert store.digest_key() == KEY
+
+
+def test_folders_that_a_killed_labctl_made_are_made_durable_by_the_next() -> None:
+    for index in range(20):
+        disk = ModelDisk()
+        disk.make_all("/home/lab")
+        store = Store(disk, ROOT)
+        disk.arm(crash_at=index)
+        try:
+            store.prepare(KEY)
+        except Crash:
+            disk.arm()
+            store.prepare(KEY)
+            generation = sealed(store)
+            disk.lose_power()
+            assert store.generations() == (generation,)
+            continue
+        break
+    assert index > 6

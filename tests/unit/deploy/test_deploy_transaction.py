@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -134,14 +133,13 @@ def test_units_of_what_was_left_in_place_do_not_outlive_it(host: FakeHost) -> No
     deploy(host, WITH_GAMMA, keep_target=True)
     assert "gamma.service" in host.units.running
     host.units.on_job = lambda action, unit: None
-    host.units.refused = {"beta.service": "failed"}
 
     def fails(action: Action, unit: str) -> None:
         del unit
         if action is Action.RESTART and current(host).number == 3:
             host.units.dies = {"alpha"}
         elif current(host).number == 1:
-            host.units.dies, host.units.refused = set(), {}
+            host.units.dies = set()
 
     host.units.on_job = fails
     outcome = deploy(host, SECOND)
@@ -230,15 +228,15 @@ def test_ctrl_c_where_going_back_fails_is_no_safe_unwind(host: FakeHost) -> None
 
 
 def test_ctrl_c_in_a_recovery_leaves_it_to_the_next_one(host: FakeHost) -> None:
-    _cut(host, lambda: deploy(host, SECOND))
+    _cut_at_switch(host, SECOND)
     host.signals = SignalAt(0)
     host.open()
     with pytest.raises(LabctlError, match="is not finished") as raised:
-        host.transaction.recover()
+        host.recoverer.recover()
     assert "labctl recover" in raised.value.hint
     assert host.store.record() is not None
     host.open()
-    host.transaction.recover()
+    host.recoverer.recover()
     assert_whole(host, {1})
 
 
@@ -261,71 +259,13 @@ def test_a_disk_that_fills_up_at_any_moment_loses_nothing() -> None:
         assert all(unit in host.units.running for unit in ("beta.service", "litellm.service"))
         host.disk.fill_at, host.disk.full = None, False
         host.open()
-        host.transaction.recover()
+        host.recoverer.recover()
         assert_whole(host, {1, 2})
         index += 1
     assert index > 10
 
 
 # -- recovery ------------------------------------------------------------------------------------
-
-
-def _cut(host: FakeHost, act: Callable[[], object], after: str = "rename") -> None:
-    """Play until the link is switched, then stop."""
-    host.disk.arm()
-    probe = host.disk.snapshot()
-    del probe
-    operations = 0
-    while True:
-        host.disk.arm(crash_at=operations)
-        before = host.store.current()
-        try:
-            act()
-        except Crash:
-            now = host.store.current()
-            host.disk.arm()
-            if before is not None and now is not None and now.number != before.number:
-                host.open()
-                return
-            _discard(host)
-        else:  # pragma: no cover
-            raise AssertionError(f"never cut after {after}")
-        operations += 1
-
-
-def _discard(host: FakeHost) -> None:
-    host.open()
-    host.transaction.recover()
-    for generation in host.store.generations():
-        if generation.number > 1:
-            host.store.remove(generation)
-
-
-def _spoil(host: FakeHost, generation: Generation, data: bytes = b"{") -> None:
-    path = f"{host.store.folder(generation)}/manifest.json"
-    host.disk.remove(path)
-    host.disk.create(path, data, 0o600)
-
-
-def test_a_record_whose_target_is_damaged_goes_back(host: FakeHost) -> None:
-    _cut(host, lambda: deploy(host, SECOND))
-    _spoil(host, current(host))
-    recovery = host.transaction.recover()
-    assert recovery is not None and recovery.went_back and recovery.went_to == 1
-    assert_whole(host, {1})
-
-
-def test_a_record_whose_fallback_is_damaged_goes_to_the_last_good_one(host: FakeHost) -> None:
-    deploy(host, SECOND)
-    third = rendered(A, B, config="model_list: [third]\n")
-    host.disk.arm()
-    _cut_at_switch(host, third)
-    second = host.store.generation(2)
-    assert second is not None
-    _spoil(host, second)
-    recovery = host.transaction.recover()
-    assert recovery is not None and recovery.went_to == 1
-    assert_whole(host, {1})
 
 
 def _cut_at_switch(host: FakeHost, wanted: Rendered) -> None:
@@ -341,11 +281,37 @@ def _cut_at_switch(host: FakeHost, wanted: Rendered) -> None:
     host.open()
 
 
+def _spoil(host: FakeHost, generation: Generation, data: bytes = b"{") -> None:
+    path = f"{host.store.folder(generation)}/manifest.json"
+    host.disk.remove(path)
+    host.disk.create(path, data, 0o600)
+
+
+def test_a_record_whose_target_is_damaged_goes_back(host: FakeHost) -> None:
+    _cut_at_switch(host, SECOND)
+    _spoil(host, current(host))
+    recovery = host.recoverer.recover()
+    assert recovery is not None and recovery.went_back and recovery.went_to == 1
+    assert_whole(host, {1})
+
+
+def test_a_record_whose_fallback_is_damaged_goes_to_the_last_good_one(host: FakeHost) -> None:
+    deploy(host, SECOND)
+    third = rendered(A, B, config="model_list: [third]\n")
+    _cut_at_switch(host, third)
+    second = host.store.generation(2)
+    assert second is not None
+    _spoil(host, second)
+    recovery = host.recoverer.recover()
+    assert recovery is not None and recovery.went_to == 1
+    assert_whole(host, {1})
+
+
 def test_a_damaged_record_goes_to_the_last_good_one_and_is_kept(host: FakeHost) -> None:
     _cut_at_switch(host, SECOND)
     host.disk.remove(f"{PATHS.state}/record.json")
     host.disk.create(f"{PATHS.state}/record.json", b"\0" * 300, 0o600)
-    recovery = host.transaction.recover()
+    recovery = host.recoverer.recover()
     assert recovery is not None
     assert (recovery.went_to, recovery.forward) == (1, False)
     assert host.disk.read(recovery.set_aside) == b"\0" * 300
@@ -357,10 +323,10 @@ def test_a_recovery_with_nothing_left_clears_the_way_once(host: FakeHost) -> Non
     for name in host.disk.names(host.store.generations_folder):
         host.store._remove_tree(f"{host.store.generations_folder}/{name}")
     with pytest.raises(StoreDamaged, match="no generation is left") as raised:
-        host.transaction.recover()
+        host.recoverer.recover()
     assert raised.value.exit_code is ExitCode.ROLLBACK_FAILED
     assert "fresh `labctl deploy`" in raised.value.hint
-    assert host.transaction.recover() is None
+    assert host.recoverer.recover() is None
     assert deploy(host).kind is OutcomeKind.COMMITTED
 
 
@@ -380,7 +346,7 @@ def test_a_current_that_is_lost_is_found_again(host: FakeHost, how: str) -> None
     if how == "a folder":
         host.disk.make_folder(link, 0o700)
     host.open()
-    recovery = host.transaction.recover()
+    recovery = host.recoverer.recover()
     assert recovery is not None and recovery.went_back
     assert recovery.went_to == (1 if "manifest" in how else 2)
     assert_whole(host, {recovery.went_to})
@@ -389,7 +355,7 @@ def test_a_current_that_is_lost_is_found_again(host: FakeHost, how: str) -> None
 
 def test_a_recovery_says_what_it_did(host: FakeHost) -> None:
     _cut_at_switch(host, SECOND)
-    recovery = host.transaction.recover()
+    recovery = host.recoverer.recover()
     assert recovery is not None
     outcome = recovery.outcome
     assert (outcome.kind, outcome.after, outcome.exit_code) == (OutcomeKind.COMMITTED, 1, 0)
@@ -400,7 +366,7 @@ def test_a_recovery_says_what_it_did(host: FakeHost) -> None:
 def test_a_target_that_was_proved_is_finished_not_undone(host: FakeHost) -> None:
     deploy(host, SECOND)
     host.store.begin(Record(1, 2, 1, "deploy", "now"))
-    recovery = host.transaction.recover()
+    recovery = host.recoverer.recover()
     assert recovery is not None
     assert (recovery.went_to, recovery.forward, recovery.went_back) == (2, True, False)
     assert_whole(host, {2})
@@ -411,14 +377,14 @@ def test_a_proved_target_that_was_edited_since_is_undone(host: FakeHost) -> None
     path = f"{host.store.folder(current(host))}/env/alpha.env"
     host.disk.remove(path)
     host.store.begin(Record(1, 2, 1, "deploy", "now"))
-    recovery = host.transaction.recover()
+    recovery = host.recoverer.recover()
     assert recovery is not None and recovery.went_to == 1
     assert_whole(host, {1})
 
 
 def test_leftovers_alone_touch_no_unit(host: FakeHost) -> None:
     host.disk.make_folder(f"{host.store.generations_folder}/.sealing-000009", 0o700)
-    recovery = host.transaction.recover()
+    recovery = host.recoverer.recover()
     assert recovery is not None
     assert (recovery.went_to, recovery.went_back) == (-1, False)
     assert recovery.swept == (".sealing-000009",)

@@ -1,0 +1,1 @@
+"""GPUs and models: what fits where, and whether it really is there. Pure."""
