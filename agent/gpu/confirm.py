@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from agent.gpu.placement import Wish
+from agent.gpu.trial import Wish
 from agent.model.placement import (
     MIB,
     DeviceNeed,

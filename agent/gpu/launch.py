@@ -12,10 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from agent.model.errors import Refused
-from agent.model.gguf import CPU, CUDA, CacheType, DeviceTraits, LoadRequest
+from agent.model.gguf import CPU, CUDA, VULKAN, CacheType, DeviceTraits, LoadRequest
+from agent.model.gpu import Gpu
 from agent.model.kinds import ServiceKind
 from agent.model.lab import Service
-from agent.model.placement import ServicePlacement
+from agent.model.placement import ListedDevice, ServicePlacement
 
 # `-ngl` and its like: with one of these the lab has taken placement into its own hands.
 _OWN = {
@@ -117,20 +118,50 @@ def request_of(service: Service, traits: DeviceTraits = CUDA) -> LoadRequest:
     return replace(base, **changes)
 
 
+def backend_names(gpus: Iterable[Gpu], listed: Iterable[ListedDevice]) -> dict[str, str]:
+    """GPU UUID → the name that the program gives the GPU, e.g. `Vulkan0`.
+
+    By the card's name; of several equal cards by order, which the proof checks by PCI address.
+    Empty for a program that numbers the GPUs it is shown (CUDA) or finds none.
+    """
+    free = [device for device in listed if not device.name.startswith("CUDA")]
+    names: dict[str, str] = {}
+    for gpu in gpus:
+        found = next(
+            (device for device in free if gpu.name and gpu.name in device.description), None
+        )
+        if found is not None:
+            names[gpu.uuid] = found.name
+            free.remove(found)
+    return names
+
+
+def traits_of(listed: Iterable[ListedDevice]) -> DeviceTraits:
+    """How the program lays out buffers on the devices it lists."""
+    return VULKAN if any(device.name.startswith("Vulkan") for device in listed) else CUDA
+
+
 def launch_variables(
-    kind: ServiceKind, placed: ServicePlacement, request: LoadRequest
+    kind: ServiceKind,
+    placed: ServicePlacement,
+    request: LoadRequest,
+    names: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """The variables that make a service run as placed, and tell of it in its log."""
+    """The variables that make a service run as placed, and tell of it in its log.
+
+    `names` are those of `backend_names`; without one a GPU is shown by its UUID, as CUDA wants it.
+    """
+    known = names or {}
     python = kind is ServiceKind.LLAMACPP_PYTHON
     made = dict(_python(placed) if python else _native(placed, request))
     if not placed.on_gpu:
         made["CUDA_VISIBLE_DEVICES"] = ""
         if not python:
             made["LLAMA_ARG_DEVICE"] = "none"  # with 0 layers it would still take scratch there
-    elif all(uuid.startswith(("GPU-", "MIG-")) for uuid in placed.gpus):
+    elif all(uuid.startswith(("GPU-", "MIG-")) and uuid not in known for uuid in placed.gpus):
         made["CUDA_VISIBLE_DEVICES"] = ",".join(placed.gpus)
     elif not python:
-        made["LLAMA_ARG_DEVICE"] = ",".join(placed.gpus)
+        made["LLAMA_ARG_DEVICE"] = ",".join(known.get(uuid, uuid) for uuid in placed.gpus)
     return made
 
 

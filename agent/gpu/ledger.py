@@ -91,6 +91,21 @@ def take(ledger: GpuLedger, placed: ServicePlacement, costs: Costs) -> GpuLedger
     return replace(ledger, lines=(*ledger.lines, *lines))
 
 
+def waiting_for(placed: ServicePlacement, reading: GpuReading) -> tuple[str, ...]:
+    """What is not free yet for a service that is about to start; empty means start it.
+
+    A driver gives memory back a moment after the process that held it is gone: a rival of an
+    exclusive group, or the service's own last run. An unknown figure is nothing to wait for.
+    """
+    gpus = {gpu.uuid: gpu for gpu in reading.gpus if gpu.free_mib is not None}
+    pairs = [(need, gpus[need.uuid]) for need in placed.needs if need.uuid in gpus]
+    return tuple(
+        f"{gpu.free_mib} of {need.total_mib} MiB are free on GPU {gpu.index}"
+        for need, gpu in pairs
+        if (gpu.free_mib or 0) < need.total_mib
+    )
+
+
 def planned_by(ledgers: Sequence[GpuLedger]) -> tuple[str, ...]:
     """The services that have taken something, in the order they took it."""
     owners = (

@@ -80,15 +80,34 @@ def _sizes(model: ModelFacts, load: LoadRequest) -> _Sizes:
     q = row * heads * key_length
     k = row * kv_heads * key_length
     outputs = 4 * model.vocabulary * load.slot_count
-    feed_forward = 3 * row * _feed_forward(model)
+    dense = 2 * e + 3 * row * _feed_forward(model)
+    usual, most = _experts(model, row, e)
     cells = stream_cells(model, load)[1] if any(layer.cached for layer in model.layers) else 0
     mask = (1 if flash else 2) * 2 * tokens * (cells + _windowed(model, load))
     inner, scan = _recurrent(model, row)
-    attention = 2 * e + (2 * q + k if flash else row * cells * heads + 2 * k)
-    likely = mask + _cast(model, load) + max(2 * e + feed_forward, attention, outputs, 6 * inner)
+    attention = 2 * e + 2 * k + (2 * q if flash else row * cells * heads)
+    if model.mla is not None:
+        attention += row * heads * model.mla.head_key_length
+    common = mask + _cast(model, load)
+    likely = common + max(usual or dense, attention, outputs, 6 * inner)
     plain = 0 if flash else 2 * q + _largest_cache(model, load) // 2
-    bound = likely + e + q + 2 * k + plain + 2 * (inner + scan) + _SLACK
+    bound = max(likely, common + dense, common + most)
+    bound += e + q + 2 * k + plain + 2 * (inner + scan) + _SLACK
     return _Sizes(mask, inner, scan, e, q, k, outputs, likely, bound)
+
+
+def _experts(model: ModelFacts, row: int, e: int) -> tuple[int, int]:
+    """(likely, bound) of the experts' part; zeros for a dense model.
+
+    Each of the experts used has an output of the model's width; where their inner rows are as
+    wide as those, the allocator reuses them.
+    """
+    if not model.experts:
+        return 0, 0
+    inner = row * model.expert_feed_forward * model.experts_used
+    outputs = e * model.experts_used
+    wide = 2 * outputs + inner + 2 * e
+    return (inner + outputs // 2 if inner >= outputs else wide), wide + outputs // 2
 
 
 def _cast(model: ModelFacts, load: LoadRequest) -> int:

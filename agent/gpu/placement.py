@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from agent.gpu.ledger import Costs
-from agent.gpu.memory import predict
-from agent.model.gguf import Budget, LoadRequest, ModelFacts
+from agent.gpu.trial import Trial, Wish, attempt, crews_of, wish_for
+from agent.model.gguf import LoadRequest, ModelFacts
 from agent.model.placement import (
     MIB,
     DeviceNeed,
@@ -16,73 +15,6 @@ from agent.model.placement import (
     Refusal,
     ServicePlacement,
 )
-
-Forecast = Callable[[int, tuple[float, ...]], Budget]
-"""(layers, splits) → the budget over `len(splits)` devices, or over one when there are none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What one service asks for.
-
-    Attributes:
-        of: layers that there are, the output layer included.
-        layers: a number, of which more than `of` means all; None is `auto`.
-        forecast: bytes for a number of layers; None where `fixed` says it all.
-        fixed: (GPU UUID, MiB) that a service takes whatever its model, as vLLM does.
-        pinned: UUIDs that the service may use; empty means any.
-        basis: digest of all that is asked for.
-        keep: how it was placed last time. Kept with its GPUs and splits while the basis is the
-            same and it fits: a deploy that changes nothing shall not restart a model for a layer.
-        exclusive: services of one group never run at the same time.
-        cap: for `auto`, the most to take; None is all.
-    """
-
-    service: str
-    of: int
-    layers: int | None = None
-    forecast: Forecast | None = None
-    fixed: tuple[tuple[str, int], ...] = ()
-    pinned: tuple[str, ...] = ()
-    keep: ServicePlacement | None = None
-    exclusive: str | None = None
-    cap: int | None = None
-    basis: str = ""
-
-    @property
-    def top(self) -> int:
-        """The most layers that `auto` may take."""
-        return self.of if self.cap is None else min(self.cap, self.of)
-
-    @property
-    def asked(self) -> int | None:
-        """Layers as they are asked for, at most all; None is `auto`."""
-        return None if self.layers is None else min(self.layers, self.of)
-
-
-def wish_for(
-    service: str,
-    model: ModelFacts,
-    request: LoadRequest,
-    *,
-    layers: int | None = None,
-    pinned: tuple[str, ...] = (),
-    keep: ServicePlacement | None = None,
-    exclusive: str | None = None,
-) -> Wish:
-    """The wish of a llama.cpp service: `request` says all but the layers and the splits."""
-    basis = hashlib.sha256(repr((model.digest, request, layers, pinned)).encode()).hexdigest()
-    seen: dict[tuple[int, tuple[float, ...]], Budget] = {}
-
-    def forecast(count: int, splits: tuple[float, ...]) -> Budget:
-        if (count, splits) not in seen:
-            load = replace(request, layers=count, splits=splits)
-            seen[count, splits] = predict(model, load, max(len(splits), 1))
-        return seen[count, splits]
-
-    return Wish(
-        service, model.most_layers, layers, forecast, (), pinned, keep, exclusive, basis=basis
-    )
 
 
 def choose_layers(
@@ -116,87 +48,14 @@ def choose(wish: Wish, ledgers: Sequence[GpuLedger], costs: Costs) -> ServicePla
     kept = _kept(wish, usable, costs)
     if kept is not None:
         return kept
-    crews = list(_crews(usable, costs))
+    crews = list(crews_of(usable, costs))
     first = wish.top if wish.asked is None else wish.asked
-    fitting = next((t for crew in crews if (t := _try(wish, first, crew, costs)).fits), None)
+    fitting = next((t for crew in crews if (t := attempt(wish, first, crew, costs)).fits), None)
     if fitting is not None:
         return _said(wish, fitting)
     if wish.asked is not None:
         return _refusal(wish, wish.asked, crews, costs)
     return _most(wish, crews, costs)
-
-
-# -- one number of layers on one set of GPUs -----------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """What a number of layers needs on a crew of GPUs."""
-
-    layers: int
-    crew: tuple[GpuLedger, ...]
-    splits: tuple[float, ...]
-    needs: tuple[DeviceNeed, ...]
-    host: DeviceNeed
-
-    @property
-    def fits(self) -> bool:
-        return self.short_mib == 0
-
-    @property
-    def lasting_mib(self) -> int:
-        """Weights and KV cache on all its GPUs, rounded down: at least this is needed."""
-        return sum(need.model_bytes + need.kv_bytes for need in self.needs) // MIB
-
-    @property
-    def short_mib(self) -> int:
-        """What is missing, over all its GPUs."""
-        pairs = zip(self.needs, self.crew, strict=True)
-        return sum(max(need.total_mib - ledger.left_mib, 0) for need, ledger in pairs)
-
-
-def _try(
-    wish: Wish,
-    layers: int,
-    crew: tuple[GpuLedger, ...],
-    costs: Costs,
-    splits: tuple[float, ...] | None = None,
-) -> _Trial:
-    assert wish.forecast is not None
-    splits = _splits(crew, costs) if splits is None else splits
-    budget = wish.forecast(layers, splits)
-    needs = tuple(
-        DeviceNeed(
-            ledger.uuid,
-            device.model_bytes,
-            device.kv_bytes,
-            device.compute_bound_bytes,
-            costs.context_mib(ledger.uuid),
-        )
-        for ledger, device in zip(crew, budget.devices, strict=True)
-    )
-    host = DeviceNeed(
-        "", budget.host.model_bytes, budget.host.kv_bytes, budget.host.compute_bound_bytes
-    )
-    return _Trial(layers, crew, splits, needs, host)
-
-
-def _splits(crew: tuple[GpuLedger, ...], costs: Costs) -> tuple[float, ...]:
-    """In proportion to what is free for buffers; whole MiB, so that the text of `-ts` is exact."""
-    if len(crew) == 1:
-        return ()
-    return tuple(float(max(led.left_mib - costs.context_mib(led.uuid), 0)) for led in crew)
-
-
-def _crews(usable: Sequence[GpuLedger], costs: Costs) -> Iterator[tuple[GpuLedger, ...]]:
-    """Single GPUs, the tightest first; then ever more of them together, the freest first."""
-    by_free = sorted(usable, key=lambda ledger: -ledger.left_mib)
-    yield from ((ledger,) for ledger in reversed(by_free))
-    open_to_share = [led for led in by_free if led.left_mib > costs.context_mib(led.uuid)]
-    for size in range(2, len(open_to_share) + 1):
-        # The order of the GPUs is that of the host: it is what the process is told to see.
-        chosen = [led for led in usable if led in open_to_share[:size]]
-        yield tuple(chosen)
 
 
 def _kept(wish: Wish, usable: Sequence[GpuLedger], costs: Costs) -> ServicePlacement | None:
@@ -207,7 +66,7 @@ def _kept(wish: Wish, usable: Sequence[GpuLedger], costs: Costs) -> ServicePlace
     if not all(uuid in here for uuid in last.gpus):
         return None
     crew = tuple(here[uuid] for uuid in last.gpus)
-    trial = _try(wish, last.layers, crew, costs, last.splits)
+    trial = attempt(wish, last.layers, crew, costs, last.splits)
     if not trial.fits:
         return None
     said = _said(wish, trial)
@@ -218,7 +77,7 @@ def _kept(wish: Wish, usable: Sequence[GpuLedger], costs: Costs) -> ServicePlace
 
 
 def _most(wish: Wish, crews: Sequence[tuple[GpuLedger, ...]], costs: Costs) -> ServicePlacement:
-    best: _Trial | None = None
+    best: Trial | None = None
     for crew in crews:
         # More GPUs have to bring more layers; of two single ones the freer may bring as many.
         least = 1 if best is None else best.layers + (len(crew) > len(best.crew))
@@ -228,7 +87,7 @@ def _most(wish: Wish, crews: Sequence[tuple[GpuLedger, ...]], costs: Costs) -> S
     if best is not None:
         return _said(wish, best, costs)
     freest = max((crew for crew in crews if len(crew) == 1), key=lambda crew: crew[0].left_mib)
-    first = _try(wish, 1, freest, costs)
+    first = attempt(wish, 1, freest, costs)
     why = (
         f"0/{wish.of}: the first layer needs {first.needs[0].total_mib} MiB,"
         f" {max(freest[0].left_mib, 0)} are free on {freest[0].name}"
@@ -236,7 +95,7 @@ def _most(wish: Wish, crews: Sequence[tuple[GpuLedger, ...]], costs: Costs) -> S
     return _on_cpu(wish, why)
 
 
-def _most_on(wish: Wish, crew: tuple[GpuLedger, ...], costs: Costs, least: int) -> _Trial | None:
+def _most_on(wish: Wish, crew: tuple[GpuLedger, ...], costs: Costs, least: int) -> Trial | None:
     """The most layers, below `top`, that fit one crew; None when not even `least` do.
 
     Weights and KV cache of all GPUs together only grow with the layers, which bounds the number by
@@ -247,18 +106,18 @@ def _most_on(wish: Wish, crew: tuple[GpuLedger, ...], costs: Costs, least: int) 
     low, high = least - 1, max(wish.top - 1, 0)
     while low < high:
         middle = (low + high + 1) // 2
-        if _try(wish, middle, crew, costs).lasting_mib <= room_mib:
+        if attempt(wish, middle, crew, costs).lasting_mib <= room_mib:
             low = middle
         else:
             high = middle - 1
-    down = (_try(wish, count, crew, costs) for count in range(high, least - 1, -1))
+    down = (attempt(wish, count, crew, costs) for count in range(high, least - 1, -1))
     return next((trial for trial in down if trial.fits), None)
 
 
-def _better(new: _Trial, old: _Trial) -> bool:
+def _better(new: Trial, old: Trial) -> bool:
     """More layers, then fewer GPUs, then more room."""
 
-    def rank(trial: _Trial) -> tuple[int, int, int]:
+    def rank(trial: Trial) -> tuple[int, int, int]:
         room = sum(ledger.left_mib for ledger in trial.crew)
         return trial.layers, -len(trial.crew), room
 
@@ -268,7 +127,7 @@ def _better(new: _Trial, old: _Trial) -> bool:
 # -- words ---------------------------------------------------------------------------------
 
 
-def _said(wish: Wish, trial: _Trial, costs: Costs | None = None) -> ServicePlacement:
+def _said(wish: Wish, trial: Trial, costs: Costs | None = None) -> ServicePlacement:
     """The placement with its sentence; `costs` only for a search that ended before all."""
     names = " and ".join(ledger.name for ledger in trial.crew)
     if costs is None or trial.layers == wish.of:
@@ -276,7 +135,7 @@ def _said(wish: Wish, trial: _Trial, costs: Costs | None = None) -> ServicePlace
         sums = "; ".join(f"{n.total_mib} MiB needed, {led.left_mib} are free" for n, led in pairs)
         why = f"{trial.layers}/{wish.of} on {names}: {sums}"
     else:
-        following = _try(wish, trial.layers + 1, trial.crew, costs)
+        following = attempt(wish, trial.layers + 1, trial.crew, costs)
         why = f"{trial.layers}/{wish.of} on {names}: {_missing(trial, following)}"
     return ServicePlacement(
         wish.service,
@@ -291,7 +150,7 @@ def _said(wish: Wish, trial: _Trial, costs: Costs | None = None) -> ServicePlace
     )
 
 
-def _missing(trial: _Trial, following: _Trial) -> str:
+def _missing(trial: Trial, following: Trial) -> str:
     """What the next layer lacks, on the GPU that lacks most."""
     lacks = [
         (more.total_mib - ledger.left_mib, more.total_mib - need.total_mib, ledger, need)
@@ -321,7 +180,7 @@ def _refusal(
     wish: Wish, asked: int, crews: Sequence[tuple[GpuLedger, ...]], costs: Costs
 ) -> Refusal:
     """The sum of the crew that comes nearest."""
-    trial = min((_try(wish, asked, crew, costs) for crew in crews), key=lambda t: t.short_mib)
+    trial = min((attempt(wish, asked, crew, costs) for crew in crews), key=lambda t: t.short_mib)
     lines = []
     for need, ledger in zip(trial.needs, trial.crew, strict=True):
         parts = ", ".join(f"{what} {mib}" for what, mib in need.by_kind)

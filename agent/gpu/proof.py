@@ -27,17 +27,6 @@ Held = Mapping[str, int | None]
 _HIDES = (GpuTroubleKind.WSL, GpuTroubleKind.CONTAINER)
 _ROUNDING_HUNDREDTHS = 1
 _ORACLE_HUNDREDTHS = 100  # the oracle floors to whole MiB
-# Ollama's figures are an estimate: 0.12 to 2.16 times the truth was measured.
-_CLAIM_FACTOR = 2.5
-
-
-@dataclass(frozen=True, slots=True)
-class OllamaModel:
-    """One model of Ollama's `/api/ps`: its size and how much of it is said to be in VRAM."""
-
-    name: str
-    size_bytes: int
-    vram_bytes: int
 
 
 def held_by(reading: GpuReading, pids: frozenset[int], uuids: Sequence[str]) -> Held | None:
@@ -57,20 +46,26 @@ def held_by(reading: GpuReading, pids: frozenset[int], uuids: Sequence[str]) -> 
     return held
 
 
-def prove(planned: ServicePlacement, log: LoadLog, held: Held | None) -> OffloadProof:
+def prove(
+    planned: ServicePlacement,
+    log: LoadLog,
+    held: Held | None,
+    pci: Mapping[str, str] | None = None,
+) -> OffloadProof:
     """The verdict on one llama.cpp service.
 
     `held` is None on a host without NVML: the log alone has to do, and the level says so. A GPU
     that is missing from `held` holds nothing of the service; one that is None is unverifiable.
+    `pci` gives the bus id of each planned UUID, where it is known.
 
     1. No buffer lines: unverifiable, unless the driver says that it holds nothing where it should.
     2. No device used, or no weights on any: `cpu`, whatever the summary says.
-    3. Weights or KV cache not as planned: `partial`, and a contradiction.
+    3. Another GPU, or weights or KV cache not as planned: `partial`, and a contradiction.
     4. The driver does not tell: unverifiable, never a pass.
     5. The driver shows less than the log says: unverifiable, and a contradiction.
     6. Else as planned: `full`, `partial N/M` or `cpu`.
     """
-    case = _Case(planned, log, held)
+    case = _Case(planned, log, held, pci or {})
     if not log.told:
         return _untold(case)
     if not log.devices:
@@ -92,6 +87,7 @@ class _Case:
     planned: ServicePlacement
     log: LoadLog
     held: Held | None
+    pci: Mapping[str, str]
 
     @property
     def devices(self) -> tuple[tuple[LogDevice, DeviceNeed], ...]:
@@ -168,6 +164,10 @@ def _against_plan(case: _Case) -> tuple[list[str], str]:
         found.append(f"{used} devices are used, {planned} were planned")
         because = f"on {used} GPUs instead of {planned}"
     for device, need in case.devices:
+        planned_at = case.pci.get(need.uuid, "")
+        if device.pci and planned_at and not _same_bus(device.pci, planned_at):
+            found.append(f"{device.name} is at {device.pci}, {need.uuid} is at {planned_at}")
+            because = because or "on another GPU"
         for kind, planned_bytes in (
             (BufferKind.MODEL, need.model_bytes),
             (BufferKind.KV, need.kv_bytes),
@@ -183,6 +183,11 @@ def _against_plan(case: _Case) -> tuple[list[str], str]:
             )
             because = because or _deviation(case, kind, logged, planned_hundredths)
     return found, because
+
+
+def _same_bus(one: str, other: str) -> bool:
+    """Whether two PCI addresses are one; NVML writes a longer domain than the backend."""
+    return one.lower().lstrip("0") == other.lower().lstrip("0")
 
 
 def _deviation(case: _Case, kind: BufferKind, logged: int, planned: int) -> str:
@@ -291,36 +296,3 @@ def _of(held: Held, uuid: str) -> int | None:
 
 def _mib(hundredths: int) -> str:
     return f"{hundredths // 100}.{hundredths % 100:02d}"
-
-
-# -- Ollama --------------------------------------------------------------------------------
-
-
-def prove_ollama(
-    service: str, models: Sequence[OllamaModel], held: Held | None
-) -> OffloadProof | None:
-    """Ollama's claim (`size_vram`) against the driver; None while it has no model loaded."""
-    if not models:
-        return None
-    size_mib = sum(model.size_bytes for model in models) // MIB
-    vram_mib = sum(model.vram_bytes for model in models) // MIB
-    evidence = [f"{m.name}: {m.vram_bytes // MIB} of {m.size_bytes // MIB} MiB" for m in models]
-    evidence.append("Ollama's own claim")
-    claimed = OffloadVerdict.PARTIAL if 0 < vram_mib < size_mib else OffloadVerdict.FULL
-    claimed = OffloadVerdict.CPU if vram_mib == 0 else claimed
-    level, because = EvidenceLevel.CLAIMED, ""
-    against: tuple[str, ...] = ()
-    used = None if held is None or None in held.values() else sum(v or 0 for v in held.values())
-    verdict = claimed
-    if used is not None:
-        level = EvidenceLevel.MEASURED
-        evidence.append(f"the driver shows {used} MiB for its processes")
-    if claimed is not OffloadVerdict.CPU and used is None:
-        verdict, because = OffloadVerdict.UNVERIFIABLE, "the driver does not tell"
-    elif used is not None and used * _CLAIM_FACTOR < vram_mib:
-        verdict = OffloadVerdict.CPU if used == 0 else OffloadVerdict.UNVERIFIABLE
-        because = "claims more than it holds"
-        against = (f"claims {vram_mib} MiB of GPU memory, the driver shows {used}",)
-    return OffloadProof(
-        service, verdict, None, None, level, tuple(evidence), against, because=because
-    )

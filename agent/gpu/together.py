@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from agent.gpu.confirm import confirmed, overdrawn
 from agent.gpu.ledger import Costs, planned_by, take
-from agent.gpu.placement import Wish, choose
+from agent.gpu.placement import choose
+from agent.gpu.trial import Wish
 from agent.model.placement import (
     MIB,
     GpuLedger,

@@ -19,9 +19,10 @@ import pytest
 from agent.gpu.launch import launch_variables
 from agent.gpu.ledger import Costs, open_listed_ledgers
 from agent.gpu.log_lines import BufferKind, LoadLog, parse_load_log
-from agent.gpu.placement import Wish, choose, wish_for
+from agent.gpu.placement import choose
 from agent.gpu.proof import prove
 from agent.gpu.together import place
+from agent.gpu.trial import Wish, wish_for
 from agent.host.gguf_file import read_model
 from agent.host.oracle import Oracle
 from agent.model.gguf import VULKAN, LoadRequest, ModelFacts
@@ -57,18 +58,26 @@ class Bench:
     oracle: Oracle
     logs: dict[tuple[str, ...], list[str]] = field(default_factory=dict)
 
-    def load(self, *words: str, bare: bool = False, **environment: str) -> LoadLog:
-        """The log of one load with these words; stopped once it has told everything.
+    def load(self, *words: str, **environment: str) -> LoadLog:
+        """The log of one load with these words; stopped once it has told everything."""
+        told = (*WORDS, "-fit", "off", "-lv", "4", *words)
+        return parse_load_log(self._lines(told, environment))
 
-        A bare one gets none of the bench's own words for what is loaded and how it is told.
-        """
+    def load_by_variables(self, environment: Mapping[str, str]) -> LoadLog:
+        """The same with none of the bench's own words for what is loaded and how it is told."""
+        return parse_load_log(self._lines((), environment))
+
+    def said(self, *words: str, **environment: str) -> str:
+        told = (*WORDS, "-fit", "off", "-lv", "4", *words)
+        return "\n".join(self._lines(told, environment))
+
+    def _lines(self, words: tuple[str, ...], environment: Mapping[str, str]) -> list[str]:
         key = (*words, *(f"{name}={value}" for name, value in environment.items()))
         if key not in self.logs:
             args = [self.program, "-m", str(self.model), "--host", "127.0.0.1", "--port", "0"]
-            args += [] if bare else [*WORDS, "-fit", "off", "-lv", "4"]
             args += ["--no-warmup", *words]
             self.logs[key] = _until_told(args, {**self.environment, **environment})
-        return parse_load_log(self.logs[key])
+        return self.logs[key]
 
     def wish(self, layers: int | None = None) -> Wish:
         return wish_for("alpha", self.facts, REQUEST, layers=layers)
@@ -77,11 +86,6 @@ class Bench:
         placed = choose(self.wish(layers), self.ledgers, COSTS)
         assert isinstance(placed, ServicePlacement), placed
         return placed
-
-    def said(self, *words: str, **environment: str) -> str:
-        self.load(*words, **environment)
-        key = (*words, *(f"{name}={value}" for name, value in environment.items()))
-        return "\n".join(self.logs[key])
 
 
 def _until_told(args: list[str], environment: Mapping[str, str]) -> list[str]:
@@ -264,11 +268,11 @@ def test_the_variables_of_a_placement_make_it_so(bench: Bench) -> None:
     """As a unit gets them: nothing but variables, read by the real program."""
     placed = bench.plan(layers=3)
     variables = launch_variables(ServiceKind.LLAMACPP_NATIVE, placed, REQUEST)
-    proof = prove(placed, bench.load(bare=True, **variables), None)
+    proof = prove(placed, bench.load_by_variables(variables), None)
     assert proof.words == "partial 3/5" and not proof.contradictions, proof
     nowhere = ServicePlacement("alpha", 0, 5)
     variables = launch_variables(ServiceKind.LLAMACPP_NATIVE, nowhere, REQUEST)
-    on_cpu = prove(nowhere, bench.load(bare=True, **variables), None)
+    on_cpu = prove(nowhere, bench.load_by_variables(variables), None)
     assert on_cpu.words == "cpu" and not on_cpu.contradictions, on_cpu
 
 

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from agent.gpu.launch import asked_layers, launch_variables, own_placement, request_of
+from agent.gpu.launch import (
+    asked_layers,
+    backend_names,
+    launch_variables,
+    own_placement,
+    request_of,
+    traits_of,
+)
 from agent.model.errors import Refused
 from agent.model.finding import Position
-from agent.model.gguf import CPU, CacheType, LoadRequest
+from agent.model.gguf import CPU, CUDA, VULKAN, CacheType, LoadRequest
+from agent.model.gpu import Gpu
 from agent.model.kinds import ServiceKind
 from agent.model.lab import Service
-from agent.model.placement import ServicePlacement
+from agent.model.placement import ListedDevice, ServicePlacement
 
 NATIVE, PYTHON = ServiceKind.LLAMACPP_NATIVE, ServiceKind.LLAMACPP_PYTHON
 
@@ -133,6 +141,22 @@ def test_the_cpu_hides_the_gpus() -> None:
 def test_devices_without_a_uuid_are_named() -> None:
     made = launch_variables(NATIVE, ServicePlacement("a", 5, 5, ("Vulkan0",)), LoadRequest())
     assert made["LLAMA_ARG_DEVICE"] == "Vulkan0" and "CUDA_VISIBLE_DEVICES" not in made
+
+
+def test_a_vulkan_program_is_told_its_own_names() -> None:
+    gpus = [Gpu(0, "GPU-1", name="RTX 3090"), Gpu(1, "GPU-2", name="RTX 4090")]
+    listed = [
+        ListedDevice("Vulkan0", "NVIDIA GeForce RTX 4090", 1, 1),
+        ListedDevice("Vulkan1", "NVIDIA GeForce RTX 3090", 1, 1),
+    ]
+    names = backend_names(gpus, listed)
+    assert names == {"GPU-1": "Vulkan1", "GPU-2": "Vulkan0"}
+    placed = ServicePlacement("a", 5, 5, ("GPU-1",))
+    made = launch_variables(NATIVE, placed, LoadRequest(), names)
+    assert made["LLAMA_ARG_DEVICE"] == "Vulkan1" and "CUDA_VISIBLE_DEVICES" not in made
+    assert traits_of(listed) == VULKAN
+    cuda = [ListedDevice("CUDA0", "NVIDIA GeForce RTX 4090", 1, 1)]
+    assert backend_names(gpus, cuda) == {} and traits_of(cuda) == CUDA
 
 
 def test_a_large_split_keeps_its_digits() -> None:

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.gpu.ledger import Costs, Holding, open_ledgers, open_listed_ledgers
-from agent.gpu.placement import Forecast, Wish, choose, wish_for
+from agent.gpu.ledger import Costs, Holding, open_ledgers, open_listed_ledgers, waiting_for
+from agent.gpu.placement import choose
 from agent.gpu.together import place
+from agent.gpu.trial import Forecast, Wish, wish_for
 from agent.model.gguf import Budget, DeviceBudget, LoadRequest, ModelFacts
 from agent.model.gpu import Gpu, GpuReading, MigMode
 from agent.model.placement import (
@@ -361,6 +362,14 @@ def test_a_context_is_assumed_until_it_is_learned() -> None:
     assert [costs.origin(uuid) for uuid in "AB"] == ["learned", "assumed"]
     with pytest.raises(ValueError, match="never free"):
         Costs(assumed_mib=0)
+
+
+def test_a_start_waits_for_what_a_stopped_rival_still_holds() -> None:
+    found = placed(wish(), gpu("A", 3600))
+    held = GpuReading(gpus=(Gpu(0, "A", free_mib=1200),))
+    assert waiting_for(found, held) == ("1200 of 3600 MiB are free on GPU 0",)
+    assert waiting_for(found, GpuReading(gpus=(Gpu(0, "A", free_mib=3600),))) == ()
+    assert waiting_for(found, GpuReading(gpus=(Gpu(0, "A"),))) == ()
 
 
 def test_devices_that_only_the_backend_knows_have_ledgers_too() -> None:

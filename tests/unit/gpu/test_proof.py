@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.gpu.log_lines import BufferKind, LoadLog, parse_load_log
-from agent.gpu.proof import OllamaModel, held_by, prove, prove_ollama
+from agent.gpu.ollama_proof import OllamaModel, prove_ollama
+from agent.gpu.proof import held_by, prove
 from agent.model.gpu import Gpu, GpuProcess, GpuReading, GpuTrouble, GpuTroubleKind
 from agent.model.placement import (
     MIB,
@@ -175,6 +176,15 @@ def test_two_devices_as_planned() -> None:
     plan = replace(PLAN, gpus=("GPU-1", "GPU-2"), splits=(3.0, 1.0), needs=(first, second))
     proof = prove(plan, log("two-devices"), {"GPU-1": 305, "GPU-2": 300})
     assert proof.words == "full 5/5" and proof.context_mib == (("GPU-1", 301), ("GPU-2", 300))
+
+
+def test_another_gpu_than_planned_is_found_by_its_address() -> None:
+    text = (LOGS / "normal.log").read_text().replace("(unknown id)", "(0000:0a:00.0)")
+    read = parse_load_log(text.splitlines())
+    assert prove(PLAN, read, None, {"GPU-1": "00000000:0A:00.0"}).words == "full 5/5"
+    wrong = prove(PLAN, read, None, {"GPU-1": "00000000:01:00.0"})
+    assert wrong.words == "partial (on another GPU)"
+    assert wrong.contradictions == ("Vulkan0 is at 0000:0a:00.0, GPU-1 is at 00000000:01:00.0",)
 
 
 def test_figures_of_the_oracle_are_rounded() -> None:
