@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import partial
 
 from agent.cli.checked import Checked, check_folder, check_texts, directory_of
 from agent.cli.host import Host
 from agent.cli.output import tell, wants_colour
+from agent.cli.place import placed_on
 from agent.cli.rendering import render_checked
 from agent.cli.views.findings import finding_lines, summary_line
 from agent.deploy.store import KEY_BYTES
@@ -42,7 +44,8 @@ def desired(host: Host, lab: str | None, from_git: str | None = None) -> Desired
         raise _refusal(checked)
     # The first deploy makes the store, and with it this key.
     key = host.store.digest_key() or os.urandom(KEY_BYTES)
-    rendered = render_checked(checked, key, commit)
+    place = partial(placed_on, host)
+    rendered = render_checked(checked, key, commit, place)
     return Desired(rendered, key, checked.lab.deploy.keep_generations)
 
 

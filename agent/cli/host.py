@@ -64,6 +64,7 @@ class Host:
 
     @cached_property
     def ports(self) -> Ports:
+        from agent.cli.offload import HostOffload
         from agent.deploy.ports import Ports
         from agent.host.journal import UserJournal
         from agent.host.signals import HostSignals
@@ -79,6 +80,7 @@ class Host:
             clock=self.clock,
             reporter=self.report,
             signals=signals,
+            offload=HostOffload(),
             paths=self.paths,
         )
 

@@ -7,10 +7,10 @@ import os
 from dataclasses import dataclass
 
 from agent.cli.checked import Checked
+from agent.cli.model_facts import read_model
 from agent.cli.places import home
 from agent.cli.views.models import ModelRow
 from agent.host.disk import LocalDisk
-from agent.host.gguf_file import read_model
 from agent.host.model_finder import find_model, model_folders, models_beside, pinned
 from agent.lab.catalogue import CATALOGUE, CatalogueReading, check_claims, read_catalogue
 from agent.model.errors import LabctlError, UsageProblem

@@ -1,10 +1,11 @@
-"""Where a lab's services go: reads models and GPUs, asks the programs, and lets `agent.gpu` decide."""
+"""Where a lab's services go: reads models and GPUs, asks the programs; `agent.gpu` decides."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from agent.cli.model_facts import read_model
 from agent.gpu.launch import (
     asked_layers,
     backend_names,
@@ -16,8 +17,8 @@ from agent.gpu.launch import (
 from agent.gpu.ledger import Costs, Holding, open_ledgers, open_listed_ledgers
 from agent.gpu.together import place
 from agent.gpu.trial import Wish, wish_for
-from agent.host.gguf_file import read_model
 from agent.host.oracle import Oracle
+from agent.model.errors import Refused
 from agent.model.gguf import LoadRequest
 from agent.model.gpu import GpuReading, GpuTroubleKind
 from agent.model.kinds import ServiceKind
@@ -68,6 +69,7 @@ def place_lab(
     holdings: Iterable[Holding] = (),
     costs: Costs | None = None,
     before: Mapping[str, ServicePlacement] | None = None,
+    other_gpus: bool = True,
 ) -> LabPlacement:
     """Place the enabled services of a lab.
 
@@ -75,14 +77,22 @@ def place_lab(
         programs: by service name, its executable.
         holdings: what running units of ours hold now.
         before: by service name, how it was placed last time.
+        other_gpus: GPUs may be there that NVML does not know; asking each program costs 0.1 s.
 
     Services that place themselves (`-ngl` in their words, Ollama) are left out. Raises LabctlError
     for a model file that cannot be read or a setting that cannot be planned with.
     """
     costs = costs or Costs()
     last = before or {}
+    gpus = other_gpus or bool(reading.usable)
     asked = [
-        _asked(service, programs.get(service.name), reading, oracle, last.get(service.name))
+        _asked(
+            service,
+            programs.get(service.name),
+            reading,
+            oracle if gpus or _brings_its_own(service) else None,
+            last.get(service.name),
+        )
         for service in services
         if _is_ours(service)
     ]
@@ -90,6 +100,7 @@ def place_lab(
     if not ledgers and _without_driver(reading):
         listed = next((one.listed for one in asked if one.listed), ())
         ledgers = open_listed_ledgers(listed, holdings, costs)
+        asked = [_without_device(one) if ledgers else one for one in asked]
     shares = [_share(s, reading) for s in services if s.kind is ServiceKind.VLLM and s.enabled]
     wishes = _in_order(services, [one.wish for one in asked], [w for w in shares if w])
     by_name = {one.service.name: one for one in asked}
@@ -111,6 +122,11 @@ def _is_ours(service: Service) -> bool:
     return planned and not own_placement(service)
 
 
+def _brings_its_own(service: Service) -> bool:
+    """Whether its environment names a driver, as for Vulkan in software."""
+    return any(name.startswith(("VK_", "GGML_VK_")) for name, _ in service.environment)
+
+
 def _without_driver(reading: GpuReading) -> bool:
     return reading.trouble is None or reading.trouble.kind is GpuTroubleKind.NO_DRIVER
 
@@ -119,12 +135,14 @@ def _asked(
     service: Service,
     program: str | None,
     reading: GpuReading,
-    oracle: Oracle,
+    oracle: Oracle | None,
     last: ServicePlacement | None,
 ) -> _Asked:
     model = read_model(service.model_file or "")
     native = service.kind is ServiceKind.LLAMACPP_NATIVE
-    listed = oracle.devices(program, dict(service.environment)) if native and program else ()
+    listed: tuple[ListedDevice, ...] = ()
+    if oracle is not None and native and program is not None:
+        listed = oracle.devices(program, dict(service.environment))
     request = request_of(service, traits_of(listed))
     names = backend_names(reading.usable, listed)
     wish = wish_for(
@@ -136,6 +154,21 @@ def _asked(
         exclusive=service.exclusive,
     )
     return _Asked(service, program, model.digest, request, listed, names, wish)
+
+
+def _without_device(asked: _Asked) -> _Asked:
+    """A server that lists no device goes to the CPU: other services may see GPUs that it cannot."""
+    native = asked.service.kind is ServiceKind.LLAMACPP_NATIVE
+    if asked.listed or not native:
+        return asked
+    if asked.wish.asked:
+        raise Refused(
+            f"{asked.service.name}: {asked.wish.asked} layers are asked for, and its llama-server"
+            " finds no device",
+            hint="see `llama-server --list-devices` with the service's environment; or set"
+            " `gpu_layers: 0`",
+        )
+    return replace(asked, wish=replace(asked.wish, cap=0, keep=None))
 
 
 def _figures(asked: _Asked, placed: ServicePlacement, oracle: Oracle) -> OracleFigures | None:
@@ -158,16 +191,22 @@ def _share(service: Service, reading: GpuReading) -> Wish | None:
     for word, following in zip(words, [*words[1:], ""], strict=True):
         flag, equals, value = word.partition("=")
         if flag == "--gpu-memory-utilization":
-            share = _fraction(value if equals else following)
+            share = _fraction(service.name, value if equals else following)
     fixed = ((gpu.uuid, round(gpu.total_mib * share)),)
     return Wish(service.name, 1, fixed=fixed, exclusive=service.exclusive)
 
 
-def _fraction(text: str) -> float:
+def _fraction(service: str, text: str) -> float:
     try:
-        return min(max(float(text), 0.0), 1.0)
+        share = float(text)
     except ValueError:
-        return _VLLM_SHARE
+        share = 0.0
+    if not 0 < share <= 1:
+        raise Refused(
+            f"{service}: --gpu-memory-utilization is {text!r}, which is no share of a GPU",
+            hint="a number above 0 and up to 1",
+        )
+    return share
 
 
 def _in_order(

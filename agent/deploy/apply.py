@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from agent.deploy.ports import Ports
 from agent.model.generation import JudgeSettings, ServiceSpec
 from agent.model.host import Progress, UnitState
+from agent.model.placed import ServicePlacement
 from agent.model.plan import Action, Step
 from agent.model.verdict import Health, ProbeKind, Sample
 
@@ -15,6 +16,7 @@ JOB_TIMEOUT_S = 120.0
 PROBE_TIMEOUT_S = 2.0
 FIRST_PAUSE_S = 0.05
 LONGEST_PAUSE_S = 0.5
+RELEASE_TIMEOUT_S = 10.0
 LOG_LINES = 20
 LOG_READS = 8
 LOG_PAUSE_S = 0.1
@@ -34,9 +36,12 @@ class _Wait:
 class Applier:
     """Runs the steps of a plan over the service manager."""
 
-    def __init__(self, ports: Ports, judge: JudgeSettings) -> None:
+    def __init__(
+        self, ports: Ports, judge: JudgeSettings, placements: Sequence[ServicePlacement] = ()
+    ) -> None:
         self._ports = ports
         self._judge = judge
+        self._placed = {placed.service: placed for placed in placements}
 
     def run(
         self, waves: Sequence[Sequence[Step]], *, to_the_end: bool = False
@@ -65,6 +70,8 @@ class Applier:
             for step in group:
                 self._say(step)
             specs = [step.service for step in group]
+            if action is Action.START:
+                specs = self._with_room(specs, failed)
             results = self._ports.units.run(action, [s.unit for s in specs], JOB_TIMEOUT_S)
             for spec in specs:
                 result = results.get(spec.unit, "no answer from systemd")
@@ -73,6 +80,25 @@ class Applier:
                 elif action is not Action.STOP:
                     rising.append(spec)
         return failed + self.await_answers(rising)
+
+    def _with_room(self, specs: list[ServiceSpec], failed: list[Sample]) -> list[ServiceSpec]:
+        """Those for which their GPUs have room; the others join `failed`.
+
+        What a stopped unit held is given back a moment after its end, so it is waited for.
+        """
+        until = self._ports.clock.monotonic() + RELEASE_TIMEOUT_S
+        ready = []
+        for spec in specs:
+            placed = self._placed.get(spec.name)
+            short = self._ports.offload.waiting_for(placed) if placed else ()
+            while placed and short and self._ports.clock.monotonic() < until:
+                self._ports.units.wait(LONGEST_PAUSE_S)
+                short = self._ports.offload.waiting_for(placed)
+            if short:
+                failed.append(self.failure(spec, "; ".join(short)))
+            else:
+                ready.append(spec)
+        return ready
 
     def await_answers(self, specs: Sequence[ServiceSpec]) -> list[Sample]:
         """Wait until each service answers its cheap probe. Deadlines follow progress.

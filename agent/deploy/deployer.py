@@ -166,6 +166,7 @@ class Deployer:
             services=rendered.services,
             groups=rendered.groups,
             completions=rendered.completions,
+            placements=rendered.placements,
             judge=rendered.judge,
             lab=rendered.lab,
             git_commit=rendered.git_commit,

@@ -18,9 +18,12 @@ KEY_VARIABLES = {
 }
 
 
-def backend_environment(service: Service) -> dict[str, str]:
-    """The variables of one backend, its own last, so that a lab has the last word."""
-    environment = dict(_VARIABLES[service.kind](service))
+def backend_environment(service: Service, placed: Mapping[str, str]) -> dict[str, str]:
+    """The variables of one backend, its own last, so that a lab has the last word.
+
+    `placed` holds those that carry out its placement.
+    """
+    environment = {**dict(_VARIABLES[service.kind](service)), **placed}
     words = _vllm_words(service) if service.kind is ServiceKind.VLLM else ()
     environment["LABCTL_ARGS"] = join_args((*words, *service.args))
     environment.update(service.environment)

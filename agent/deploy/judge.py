@@ -12,6 +12,7 @@ from agent.deploy.planner import weaker_chains
 from agent.deploy.ports import Ports, Secrets
 from agent.model.generation import CompletionSpec, Judgement, Manifest, ServiceSpec, Standing
 from agent.model.host import UnitState
+from agent.model.placed import OffloadProof
 from agent.model.verdict import Health, ProbeKind, Sample, Verdict
 
 MODEL_LIST_TIMEOUT_S = 30.0
@@ -46,9 +47,9 @@ def judgement(verdict: Verdict, judged_at: str) -> Judgement:
     """What to write down beside the manifest."""
     evidence = tuple(s.detail for s in (*verdict.failures, *verdict.optional_failures))
     if verdict.health is not Health.HEALTHY:
-        return Judgement(Standing.BAD, judged_at, evidence)
+        return Judgement(Standing.BAD, judged_at, evidence, verdict.proofs)
     standing = Standing.DEGRADED if verdict.optional_failures else Standing.GOOD
-    return Judgement(standing, judged_at, evidence + verdict.weaker)
+    return Judgement(standing, judged_at, evidence + verdict.weaker, verdict.proofs)
 
 
 class Judge:
@@ -69,11 +70,32 @@ class Judge:
         before = self._states(specs)
         began = self._ports.clock.monotonic()
         samples = [*failed, *self._answers(specs)]
-        samples += self._completions({s.subject for s in samples if not s.good})
+        unwell = {s.subject for s in samples if not s.good}
+        samples += self._completions(unwell)
+        proofs = self._proofs([spec for spec in specs if spec.name not in unwell], before)
+        samples += [self._offload(proof) for proof in proofs]
         if soak and all(s.good for s in samples if s.required):
             self._soak(began, [s.unit for s in specs], before)
         samples += [self._steady(spec, before) for spec in specs]
-        return decide(self._manifest, samples)
+        return replace(decide(self._manifest, samples), proofs=proofs)
+
+    def _proofs(
+        self, specs: Sequence[ServiceSpec], states: Mapping[str, UnitState]
+    ) -> tuple[OffloadProof, ...]:
+        """Where the layers of each placed service are."""
+        placed = [(self._manifest.placement(spec.name), states[spec.unit]) for spec in specs]
+        return tuple(self._ports.offload.proof(p, state) for p, state in placed if p is not None)
+
+    def _offload(self, proof: OffloadProof) -> Sample:
+        """Only what speaks against the plan fails. What cannot be seen, as under WSL, is told."""
+        against = "; ".join(proof.contradictions)
+        return Sample(
+            probe=ProbeKind.OFFLOAD,
+            subject=proof.service,
+            health=Health.UNHEALTHY if against else Health.HEALTHY,
+            detail=f"{proof.service}: {against or proof.words}",
+            required=self._required(proof.service),
+        )
 
     # -- inside ----------------------------------------------------------------------------
 

@@ -62,7 +62,7 @@ class Mover:
         if waves is None:
             waves = self._replanned(goal, others, edited)
         with self._ports.signals.interruptible():
-            applier = Applier(self._ports, goal.manifest.judge)
+            applier = Applier(self._ports, goal.manifest.judge, goal.manifest.placements)
             failed = applier.run(waves, to_the_end=to_the_end)
         self._revive()
         return failed

@@ -126,7 +126,8 @@ def order(
 ) -> tuple[tuple[Step, ...], ...]:
     """Put steps into waves. Steps of one wave may run side by side.
 
-    1. Units that leave and hold a port that another unit needs now: stopped first.
+    1. Units that leave and hold what another unit needs now, a port or the GPU of their exclusive
+       group: stopped first.
     2. Units that shall not run: stopped.
     3. Units that do not run are started together: they take nothing down.
     4. Restarts, so that no wave holds two providers of one chain.
@@ -135,7 +136,10 @@ def order(
     """
     steps, leaving = list(steps), list(leaving)
     ports = {step.service.port for step in steps if step.service.port is not None}
-    in_the_way = [step for step in leaving if step.service.port in ports]
+    rivals = {step.service.exclusive for step in steps if step.service.exclusive is not None}
+    in_the_way = [
+        step for step in leaving if step.service.port in ports or step.service.exclusive in rivals
+    ]
     stops = [step for step in steps if step.action is Action.STOP]
     gateway = [step for step in steps if step.service.is_gateway and step not in stops]
     backends = [step for step in steps if step not in stops and step not in gateway]

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from agent.model.generation import CompletionSpec, ServiceSpec
 from agent.model.host import Entry, HostPaths, PortHolder, Progress, UnitState
+from agent.model.placed import OffloadProof, ServicePlacement
 from agent.model.plan import Action
 from agent.model.verdict import Sample
 
@@ -99,6 +100,15 @@ class Reporter(Protocol):
     def step(self, name: str, detail: str, **facts: object) -> None: ...
 
 
+class Offload(Protocol):
+    """The GPUs: whether there is room now, and where a running model's layers really are."""
+
+    def waiting_for(self, placed: ServicePlacement) -> tuple[str, ...]:
+        """What is still to be released before this service fits; empty when it may start."""
+
+    def proof(self, placed: ServicePlacement, state: UnitState) -> OffloadProof: ...
+
+
 class Signals(Protocol):
     """Ctrl-C and SIGTERM. They are remembered, and raise `Interrupted` only at safe points."""
 
@@ -118,4 +128,5 @@ class Ports:
     clock: Clock
     reporter: Reporter
     signals: Signals
+    offload: Offload
     paths: HostPaths

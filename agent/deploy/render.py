@@ -36,6 +36,7 @@ class Surroundings:
         program_folders: by service name, the folder of its executable, to put first on PATH.
         fingerprints: by service name, the identity of its model file.
         programs: by service name, the identity of its executable.
+        placed: by service name, the variables that carry out its placement.
         gateway_environment: variables that the gateway always needs.
         secrets: the raw secrets file; empty without one.
         secret_values: its variables. Never rendered into anything but secret files.
@@ -47,6 +48,7 @@ class Surroundings:
     program_folders: Mapping[str, str] = field(default_factory=dict)
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     programs: Mapping[str, str] = field(default_factory=dict)
+    placed: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     gateway_environment: tuple[tuple[str, str], ...] = ()
     secrets: bytes = field(default=b"", repr=False)
     secret_values: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -99,7 +101,7 @@ class _Part:
 
 
 def _backend(service: Service, lab: Lab, around: Surroundings) -> _Part:
-    environment = backend_environment(service)
+    environment = backend_environment(service, around.placed.get(service.name, {}))
     dropin = _dropin(service.name, service.memory_max, _rivals(service, lab))
     secrets = _service_secrets(service, around)
     timeout_s = service.start_timeout_s or lab.deploy.start_timeout_s
@@ -114,6 +116,7 @@ def _backend(service: Service, lab: Lab, around: Surroundings) -> _Part:
         api_key_variable=service.api_key_variable,
         model_file=service.model_file,
         start_timeout_s=timeout_s,
+        exclusive=service.exclusive,
     )
     return _part(spec, environment, dropin, secrets, around)
 

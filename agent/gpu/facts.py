@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from typing import NoReturn, TypeGuard
 
 from agent.gpu.ggml_types import LABELS
-from agent.gpu.gguf import DamagedGguf, GgufHeader, Scalar, SkippedArray, Value
+from agent.gpu.gguf import GgufHeader, SkippedArray, Value
+from agent.gpu.gguf_cursor import DamagedGguf, Scalar
 from agent.model.gguf import LayerFacts, MlaFacts, ModelFacts, RecurrentFacts
 
 MEASURED_FAMILIES = frozenset(

@@ -9,33 +9,22 @@ believed before it is compared with the size of the file, and the work is bounde
 from __future__ import annotations
 
 import hashlib
-import re
-import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 from agent.gpu.ggml_types import ELEMENT_TYPES
-from agent.model.errors import LabctlError
+from agent.gpu.gguf_cursor import FIXED_TYPES, MOST_ELEMENTS, Cursor, Read, Scalar
 from agent.model.gguf import TensorFacts
 
 MAGIC = b"GGUF"
-MOST_HEADER_BYTES = 64 << 20
 MOST_TENSORS = 1 << 16
 MOST_KEYS = 1 << 14
-MOST_ELEMENTS = 1 << 22
 KEPT_ELEMENTS = 4096
 """A longer array is skipped: none that the memory formula needs has one entry a token."""
+_STRING, _ARRAY = 8, 9
 
-Scalar = int | float | bool | str
 Value = Scalar | tuple[Scalar, ...]
-Read = Callable[[int, int], bytes]
-"""`read(offset, size)` gives the bytes there; fewer only where the file ends."""
-
-
-class DamagedGguf(LabctlError):
-    """A file is not a GGUF file that can be trusted; the message names file and byte offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,34 +53,12 @@ class GgufHeader:
     digest: str
 
 
-_INTEGERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
-_FLOATS = {6: "<f", 12: "<d"}
-_BOOL, _STRING, _ARRAY = 7, 8, 9
-_FIXED = {kind: struct.Struct(code) for kind, code in (_INTEGERS | _FLOATS | {7: "<B"}).items()}
-_U32 = struct.Struct("<I")
-_U64 = struct.Struct("<Q")
-_WINDOW_BYTES = 1 << 20
-_RUN = 256
-_MOST_NAME_BYTES = 1024
-_KEPT_STRING_BYTES = 4096
-_KEPT_TOGETHER = 1 << 16
-
-
-@cache
-def _short_run() -> re.Pattern[bytes]:
-    """`_RUN` strings of up to 63 bytes: one match is three times as fast as a loop over them."""
-    one = b"|".join(
-        re.escape(bytes([length])) + rb"\x00{7}" + b".{%d}" % length for length in range(64)
-    )
-    return re.compile(b"(?s:%b){%d}+" % (one, _RUN))
-
-
 def read_header(read: Read, size_bytes: int, path: str) -> GgufHeader:
     """Read the header of the file at `path`, which has `size_bytes`.
 
     Raises `DamagedGguf` for anything that is not a whole, consistent header.
     """
-    cursor = _Cursor(read, size_bytes, path)
+    cursor = Cursor(read, size_bytes, path)
     version = _version(cursor)
     tensor_count = cursor.count("tensors", MOST_TENSORS, least_bytes=24)
     key_count = cursor.count("keys", MOST_KEYS, least_bytes=13)
@@ -104,7 +71,7 @@ def read_header(read: Read, size_bytes: int, path: str) -> GgufHeader:
     return GgufHeader(version, keys, tensors, data_offset, digest)
 
 
-def _version(cursor: _Cursor) -> int:
+def _version(cursor: Cursor) -> int:
     magic = cursor.take(4)
     if magic != MAGIC:
         cursor.fail(f"it starts with {magic!r} instead of {MAGIC!r}", at=0)
@@ -116,7 +83,7 @@ def _version(cursor: _Cursor) -> int:
     return version
 
 
-def _read_keys(cursor: _Cursor, count: int) -> dict[str, Value | SkippedArray]:
+def _read_keys(cursor: Cursor, count: int) -> dict[str, Value | SkippedArray]:
     keys: dict[str, Value | SkippedArray] = {}
     for _ in range(count):
         at = cursor.at
@@ -127,7 +94,7 @@ def _read_keys(cursor: _Cursor, count: int) -> dict[str, Value | SkippedArray]:
     return keys
 
 
-def _read_value(cursor: _Cursor, kind: int, name: str) -> Value | SkippedArray:
+def _read_value(cursor: Cursor, kind: int, name: str) -> Value | SkippedArray:
     if kind == _STRING:
         return cursor.text()
     if kind == _ARRAY:
@@ -135,7 +102,7 @@ def _read_value(cursor: _Cursor, kind: int, name: str) -> Value | SkippedArray:
     return cursor.scalar(kind, name)
 
 
-def _read_array(cursor: _Cursor, name: str) -> Value | SkippedArray:
+def _read_array(cursor: Cursor, name: str) -> Value | SkippedArray:
     at = cursor.at
     kind = cursor.u32()
     if kind == _ARRAY:  # llama.cpp reads none either
@@ -145,7 +112,7 @@ def _read_array(cursor: _Cursor, name: str) -> Value | SkippedArray:
         cursor.still_stepped -= length
         cursor.skip_strings(length, name)
         return SkippedArray(length)
-    fixed = _FIXED.get(kind)
+    fixed = FIXED_TYPES.get(kind)
     if fixed is None:
         cursor.fail(f"{name!r} is an array of the unknown type {kind}", at=at)
     length = cursor.count(f"elements in {name!r}", MOST_ELEMENTS, least_bytes=fixed.size)
@@ -164,7 +131,7 @@ class _Info(NamedTuple):
     offset: int
 
 
-def _read_info(cursor: _Cursor) -> _Info:
+def _read_info(cursor: Cursor) -> _Info:
     at = cursor.at
     name = cursor.name("a tensor")
     dimensions = cursor.u32()
@@ -183,7 +150,7 @@ def _read_info(cursor: _Cursor) -> _Info:
     return _Info(at, facts, cursor.u64())
 
 
-def _alignment(keys: Mapping[str, Value | SkippedArray], cursor: _Cursor) -> int:
+def _alignment(keys: Mapping[str, Value | SkippedArray], cursor: Cursor) -> int:
     alignment = keys.get("general.alignment", 32)
     if not isinstance(alignment, int) or not 1 <= alignment <= 1 << 20:
         cursor.fail(f"general.alignment is {alignment!r}")
@@ -193,7 +160,7 @@ def _alignment(keys: Mapping[str, Value | SkippedArray], cursor: _Cursor) -> int
 
 
 def _checked(
-    infos: list[_Info], data_offset: int, alignment: int, cursor: _Cursor
+    infos: list[_Info], data_offset: int, alignment: int, cursor: Cursor
 ) -> tuple[TensorFacts, ...]:
     """Every tensor lies inside the file, is aligned, and overlaps no other."""
     names: set[str] = set()
@@ -213,127 +180,3 @@ def _checked(
                 f"{facts.name!r} ends {missing} bytes after the file: it is cut short", at=at
             )
     return tuple(info.facts for info in infos)
-
-
-class _Cursor:
-    """A place in the header; keeps one window of the file in memory.
-
-    Every method raises `DamagedGguf` where the file ends or the header grows too long.
-    """
-
-    def __init__(self, read: Read, size_bytes: int, path: str) -> None:
-        self.size_bytes = size_bytes
-        self.path = path
-        self.limit = min(size_bytes, MOST_HEADER_BYTES)
-        self.still_kept = _KEPT_TOGETHER  # array elements, over all keys
-        self.still_stepped = MOST_ELEMENTS  # strings, over all keys
-        self._read = read
-        self._window = b""
-        self._start = 0
-        self._next = 0
-
-    @property
-    def at(self) -> int:
-        """Byte offset of what comes next."""
-        return self._start + self._next
-
-    def fail(self, what: str, at: int | None = None) -> NoReturn:
-        """Raise, naming the file and the byte offset."""
-        raise DamagedGguf(
-            f"{self.path} is not a usable GGUF file: {what} (byte {self.at if at is None else at})",
-            hint="download or convert the model again, and compare its checksum",
-        )
-
-    def take(self, size: int) -> bytes:
-        self._need(size)
-        taken = self._window[self._next : self._next + size]
-        self._next += size
-        return taken
-
-    def skip(self, size: int) -> None:
-        self._inside(size)
-        self._next += size
-        if self._next > len(self._window):
-            self._start, self._next, self._window = self.at, 0, b""
-
-    def u32(self) -> int:
-        value: int = _U32.unpack(self.take(4))[0]
-        return value
-
-    def u64(self) -> int:
-        value: int = _U64.unpack(self.take(8))[0]
-        return value
-
-    def count(self, what: str, most: int, least_bytes: int) -> int:
-        """A number of things of which each takes at least `least_bytes`."""
-        at = self.at
-        number = self.u64()
-        if number > most or number * least_bytes > self.limit - self.at:
-            self.fail(f"it claims {number} {what}, more than it can hold", at=at)
-        return number
-
-    def name(self, what: str) -> str:
-        at = self.at
-        length = self.u64()
-        if not 0 < length <= _MOST_NAME_BYTES:
-            self.fail(f"the name of {what} has {length} bytes", at=at)
-        try:
-            return self.take(length).decode("utf-8")
-        except UnicodeDecodeError:
-            self.fail(f"the name of {what} is not UTF-8", at=at)
-
-    def text(self) -> str:
-        """A string value; what is not UTF-8 in it is replaced, since nothing depends on it."""
-        length = self.u64()
-        if length > _KEPT_STRING_BYTES:
-            self.skip(length)
-            return ""
-        return self.take(length).decode("utf-8", "replace")
-
-    def scalar(self, kind: int, name: str) -> Scalar:
-        fixed = _FIXED.get(kind)
-        if fixed is None:
-            self.fail(f"{name!r} has the unknown type {kind}")
-        value: Scalar = fixed.unpack(self.take(fixed.size))[0]
-        if kind != _BOOL:
-            return value
-        if value not in (0, 1):
-            self.fail(f"{name!r} is {value}, neither true nor false", at=self.at - 1)
-        return value == 1
-
-    def skip_strings(self, count: int, name: str) -> None:
-        """Step over `count` strings; a vocabulary with its merges has 400,000."""
-        unpack = _U64.unpack_from
-        short_run = _short_run().match
-        left = count
-        while left:
-            self._need(8)
-            window, place, last = self._window, self._next, len(self._window) - 8
-            while left >= _RUN and (run := short_run(window, place)) is not None:
-                place = run.end()
-                left -= _RUN
-            for _ in range(min(left, _RUN)):  # long ones, the last ones, or the window's end
-                if place > last:
-                    break
-                place += 8 + unpack(window, place)[0]
-                left -= 1
-            if self._start + place > self.limit:
-                self.fail(f"a string in {name!r} ends after the file, or is too long")
-            self.skip(place - self._next)
-
-    def _inside(self, size: int) -> None:
-        if size > self.limit - self.at:
-            if self.limit < self.size_bytes:
-                self.fail(f"its header takes more than {MOST_HEADER_BYTES >> 20} MiB")
-            self.fail(f"it ends at byte {self.size_bytes}, inside the header: it is cut short")
-
-    def _need(self, size: int) -> None:
-        """Have `size` bytes from here in the window."""
-        if self._next + size <= len(self._window):
-            return
-        self._inside(size)
-        self._start, self._next = self.at, 0
-        wanted = min(max(size, _WINDOW_BYTES), self.limit - self._start)
-        self._window = self._read(self._start, wanted)
-        if len(self._window) < size:
-            self.fail(f"only {len(self._window)} of {size} bytes could be read")

@@ -31,7 +31,7 @@ def compute_bytes(
         return likely, bound
     copies = (_COPIES - 1) * (sizes.mask + sizes.e) + _scan_copies(load, sizes, assigned, device)
     return likely + copies, max(
-        bound * _PIPELINE_TENTHS // 10, bound + copies + 2 * (sizes.e + sizes.q)
+        bound * _PIPELINE_TENTHS // 10, bound + copies + sizes.mask // 4 + 2 * (sizes.e + sizes.q)
     )
 
 
@@ -47,7 +47,9 @@ def host_compute_bytes(
     if devices > 1:
         scans = sum(_scan_copies(load, sizes, assigned, at) for at in set(assigned) - {CPU})
         likely += (_COPIES - 1) * sizes.mask + scans
-        bound += (_COPIES - 1) * (sizes.mask + sizes.e + sizes.outputs) + scans + 2 * sizes.q
+        bound += (
+            (_COPIES - 1) * (sizes.mask + sizes.e + sizes.outputs) + scans * 5 // 4 + 2 * sizes.q
+        )
         bound += _COPIES * len(model.layers) * streamed_mla
     if CPU in assigned[:-1] or _keeps_weights(load) or not load.kv_offload:
         return max(sizes.likely, likely), max(_partial_bound(model, load, sizes), bound)
@@ -80,7 +82,7 @@ def _sizes(model: ModelFacts, load: LoadRequest) -> _Sizes:
     q = row * heads * key_length
     k = row * kv_heads * key_length
     outputs = 4 * model.vocabulary * load.slot_count
-    dense = 2 * e + 3 * row * _feed_forward(model)
+    dense = 2 * e + 3 * row * _feed_forward(model) + (q if _norms_queries(model) else 0)
     usual, most = _experts(model, row, e)
     cells = stream_cells(model, load)[1] if any(layer.cached for layer in model.layers) else 0
     mask = (1 if flash else 2) * 2 * tokens * (cells + _windowed(model, load))
@@ -90,10 +92,15 @@ def _sizes(model: ModelFacts, load: LoadRequest) -> _Sizes:
         attention += row * heads * model.mla.head_key_length
     common = mask + _cast(model, load)
     likely = common + max(usual or dense, attention, outputs, 6 * inner)
-    plain = 0 if flash else 2 * q + _largest_cache(model, load) // 2
+    plain = 0 if flash else 2 * q + _largest_cache(model, load) // (2 if model.mla is None else 1)
     bound = max(likely, common + dense, common + most)
     bound += e + q + 2 * k + plain + 2 * (inner + scan) + _SLACK
     return _Sizes(mask, inner, scan, e, q, k, outputs, likely, bound)
+
+
+def _norms_queries(model: ModelFacts) -> bool:
+    """Normalized queries leave a gap in the buffer that the feed-forward part cannot use."""
+    return any(tensor.name == "blk.0.attn_q_norm.weight" for tensor in model.tensors)
 
 
 def _experts(model: ModelFacts, row: int, e: int) -> tuple[int, int]:
@@ -111,11 +118,12 @@ def _experts(model: ModelFacts, row: int, e: int) -> tuple[int, int]:
 
 
 def _cast(model: ModelFacts, load: LoadRequest) -> int:
-    """Flash attention reads a cache of F32 through a copy in F16."""
+    """Flash attention reads a cache of F32 through copies in F16."""
     types = (load.cache_type_k, load.cache_type_v)
     if load.flash_attention is False or CacheType.F32 not in types:
         return 0
-    return _largest_cache(model, load) // 2 + _SLACK
+    shares = 1 if model.mla is not None else 2  # MLA copies its rows twice: as keys, as values
+    return _largest_cache(model, load) // shares + _SLACK
 
 
 def _largest_cache(model: ModelFacts, load: LoadRequest) -> int:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from agent.model.kinds import ServiceKind
+from agent.model.placed import OffloadProof, ServicePlacement
 
 # The first line of every unit file that labctl owns; one without it is never overwritten.
 UNIT_MARKER = (
@@ -74,6 +75,7 @@ class ServiceSpec:
             environment as `LABCTL_INPUTS`. Empty for foreign units.
         components: (what, digest) pairs that `inputs` is made of, for saying what changed.
         serves: the names that the backend's model list must hold.
+        exclusive: the group of which only one unit may run.
         listens: for foreign units, the ports they held when they were adopted.
     """
 
@@ -90,6 +92,7 @@ class ServiceSpec:
     api_key_variable: str | None = None
     model_file: str | None = None
     start_timeout_s: float = 900.0
+    exclusive: str | None = None
     listens: tuple[int, ...] = ()
 
     @property
@@ -163,6 +166,7 @@ class Manifest:
     services: tuple[ServiceSpec, ...] = ()
     groups: tuple[GroupSpec, ...] = ()
     completions: tuple[CompletionSpec, ...] = ()
+    placements: tuple[ServicePlacement, ...] = ()
     judge: JudgeSettings = field(default_factory=JudgeSettings)
     restores: int | None = None
     lab: str = ""
@@ -188,6 +192,9 @@ class Manifest:
     def service(self, name: str) -> ServiceSpec | None:
         return next((service for service in self.services if service.name == name), None)
 
+    def placement(self, service: str) -> ServicePlacement | None:
+        return next((placed for placed in self.placements if placed.service == service), None)
+
 
 class Standing(StrEnum):
     """What is known of a generation after its transaction."""
@@ -208,12 +215,14 @@ class Standing(StrEnum):
 class Judgement:
     """What became of a generation; stored beside its manifest as `verdict.json`.
 
-    `evidence` holds one sentence per failed sample, and per chain that is weaker than meant.
+    `evidence` holds one sentence per failed sample, and per chain that is weaker than meant;
+    `proofs` where the layers of each placed service were found.
     """
 
     standing: Standing
     judged_at: str
     evidence: tuple[str, ...] = ()
+    proofs: tuple[OffloadProof, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

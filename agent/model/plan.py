@@ -12,6 +12,7 @@ from agent.model.generation import (
     Link,
     ServiceSpec,
 )
+from agent.model.placed import ServicePlacement
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ class Rendered:
     digest: str
     lab: str
     git_commit: str | None = None
+    placements: tuple[ServicePlacement, ...] = ()
 
 
 class Action(StrEnum):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.model.errors import ExitCode
+from agent.model.placed import OffloadProof
 
 
 class Health(StrEnum):
@@ -23,6 +24,7 @@ class ProbeKind(StrEnum):
     HEALTH = "health"
     MODELS = "models"
     COMPLETION = "completion"
+    OFFLOAD = "offload"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,14 @@ class Sample:
 class Verdict:
     """The judgement over all samples.
 
-    `weaker` says which chains have lost members to services that may be down.
+    `weaker` says which chains have lost members to services that may be down; `proofs` where the
+    layers of each placed service were found.
     """
 
     health: Health
     samples: tuple[Sample, ...] = ()
     weaker: tuple[str, ...] = ()
+    proofs: tuple[OffloadProof, ...] = ()
 
     @property
     def failures(self) -> tuple[Sample, ...]:

@@ -21,11 +21,11 @@ from pathlib import Path
 from random import Random
 from statistics import median
 
+from agent.cli.model_facts import read_model
 from agent.gpu.memory import predict
-from agent.host.gguf_file import read_model
 from agent.model.errors import LabctlError
 from agent.model.gguf import CPU, VULKAN, Budget, CacheType, LoadRequest
-from tests.host.synthetic_gguf import RECIPES, Recipe, write_model
+from tests.host.synthetic_gguf import RECIPES, WIDE_RECIPES, Recipe, write_model
 
 MIB = 1 << 20
 _BUFFER = re.compile(r"(\S+)\s+(model|KV|RS|compute) buffer size =\s*([0-9.]+) MiB")
@@ -245,14 +245,14 @@ def describe(load: LoadRequest) -> str:
     return " ".join(arguments(load))
 
 
-def run_grid(server: Path, folder: Path, only: str, dice: Sequence[int]) -> Iterator[Outcome | str]:
+def run_grid(
+    server: Path, folder: Path, recipes: Sequence[Recipe], dice: Sequence[int]
+) -> Iterator[Outcome | str]:
     """Every run's outcome, or one sentence where the server refused the setting.
 
     `dice` is empty for the grid, else (seed, runs a model) of random settings.
     """
-    for recipe in RECIPES:
-        if only not in recipe.name:
-            continue
+    for recipe in recipes:
         path = write_model(folder / f"{recipe.name}.gguf", recipe)
         facts = read_model(str(path))
         for load in _loads(recipe, dice):
@@ -264,6 +264,7 @@ def run_grid(server: Path, folder: Path, only: str, dice: Sequence[int]) -> Iter
                 yield f"{recipe.name} {describe(load)}: {refused}"
                 continue
             yield compare(recipe.name, describe(load), budget, measured)
+        path.unlink()
 
 
 def _loads(recipe: Recipe, dice: Sequence[int]) -> Iterator[LoadRequest]:
@@ -323,10 +324,12 @@ def main(words: list[str]) -> int:
         metavar=("SEED", "RUNS"),
         help="so many random settings of each model instead of the grid",
     )
+    parser.add_argument("--wide", action="store_true", help="models as wide as real ones")
     options = parser.parse_args(words)
+    recipes = [r for r in (WIDE_RECIPES if options.wide else RECIPES) if options.only in r.name]
     outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(prefix="offload-grid-") as folder:
-        for found in run_grid(options.server, Path(folder), options.only, options.random):
+        for found in run_grid(options.server, Path(folder), recipes, options.random):
             if isinstance(found, str):
                 sys.stderr.write(f"REFUSED {found}\n")
                 continue

@@ -16,6 +16,12 @@ from agent.deploy.transaction import Transaction
 from agent.model.errors import BusUnavailable, Interrupted
 from agent.model.generation import CompletionSpec, Generation, ServiceSpec
 from agent.model.host import HostPaths, PortHolder, Progress, UnitState
+from agent.model.placed import (
+    EvidenceLevel,
+    OffloadProof,
+    OffloadVerdict,
+    ServicePlacement,
+)
 from agent.model.plan import Action
 from agent.model.verdict import Health, ProbeKind, Sample
 from tests.fakes.disk import Crash, ModelDisk
@@ -294,6 +300,35 @@ class RecordingReporter:
         self.steps.append(f"{name}: {detail}")
 
 
+@dataclass
+class FakeOffload:
+    """GPUs with room, on which every plan comes true.
+
+    Attributes:
+        short: by service, what is still to be released.
+        contradictions: by service, what speaks against its plan.
+    """
+
+    short: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    contradictions: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def waiting_for(self, placed: ServicePlacement) -> tuple[str, ...]:
+        return self.short.get(placed.service, ())
+
+    def proof(self, placed: ServicePlacement, state: UnitState) -> OffloadProof:
+        del state
+        against = self.contradictions.get(placed.service, ())
+        verdict = OffloadVerdict.CPU if against else OffloadVerdict.FULL
+        return OffloadProof(
+            placed.service,
+            verdict,
+            0 if against else placed.layers,
+            placed.of,
+            EvidenceLevel.LOGGED,
+            contradictions=against,
+        )
+
+
 class NoSignals:
     @contextmanager
     def interruptible(self) -> Iterator[None]:
@@ -338,6 +373,7 @@ class FakeHost:
         self.prober = FakeProber(self.units)
         self.processes = FakeProcesses(self.units)
         self.reporter = RecordingReporter()
+        self.offload = FakeOffload()
         self.signals: NoSignals = NoSignals()
         self.open()
 
@@ -352,6 +388,7 @@ class FakeHost:
             clock=self.clock,
             reporter=self.reporter,
             signals=self.signals,
+            offload=self.offload,
             paths=PATHS,
         )
         self.store = Store(self.disk, PATHS.state)

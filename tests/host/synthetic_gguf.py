@@ -61,6 +61,20 @@ RECIPES = (
     Recipe("mamba", "mamba", kind="F32", layers=6, width=256),
 )  # fmt: skip
 
+WIDE_RECIPES = (
+    Recipe("8b-like", "llama", kind="Q4_K", layers=3, width=4096, heads=32, kv_heads=8,
+           head_length=128, feed_forward=14336, vocabulary=32000, context=32768),
+    Recipe("qwen3-4b-like", "qwen3", kind="Q4_K", layers=3, width=2560, heads=32, kv_heads=8,
+           head_length=128, feed_forward=9728, vocabulary=50000, context=32768, tied=True),
+    Recipe("gemma3-4b-like", "gemma3", kind="Q4_K", layers=7, width=2560, heads=8, kv_heads=4,
+           head_length=256, feed_forward=10240, vocabulary=50000, context=32768, tied=True,
+           window=1024),
+    Recipe("30b-a3b-like", "qwen3moe", kind="Q4_K", layers=2, width=2048, heads=32, kv_heads=4,
+           head_length=128, experts=64, experts_used=8, expert_feed_forward=768,
+           vocabulary=32000, context=32768),
+)  # fmt: skip
+"""A few layers each, as wide as those of models that people run; up to 600 MB."""
+
 LORA_RANK, QUERY_RANK, ROPE = 128, 96, 32
 _SSM = {"conv": 4, "inner": 512, "state": 16, "rank": 16}
 

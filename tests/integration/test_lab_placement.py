@@ -11,6 +11,7 @@ import pytest
 from agent.cli.placing import LabPlacement, place_lab
 from agent.gpu.ledger import Costs
 from agent.host.oracle import Oracle
+from agent.model.errors import Refused
 from agent.model.finding import Position, Severity
 from agent.model.gpu import Gpu, GpuReading, GpuTrouble, GpuTroubleKind
 from agent.model.kinds import ServiceKind
@@ -134,3 +135,5 @@ def test_vllm_takes_its_share(bench: Bench) -> None:
     (found,) = bench.place(vllm, reading=card).placement.services
     assert found.why == "takes 12000 MiB of GPU 0 RTX"
     assert bench.place(vllm).placement.services == ()
+    with pytest.raises(Refused, match="'much', which is no share"):
+        bench.place(replace(vllm, args=("--gpu-memory-utilization=much",)), reading=card)

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.model_facts import read_model
 from agent.gpu.memory import predict
-from agent.host.gguf_file import read_model
 from agent.model.gguf import CPU, VULKAN, CacheType, LoadRequest
 from tests.bench.offload_grid import arguments, compare, environment, measure
 from tests.host.synthetic_gguf import RECIPES, write_model

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.model_facts import read_model
 from agent.gpu.launch import launch_variables
 from agent.gpu.ledger import Costs, open_listed_ledgers
 from agent.gpu.log_lines import BufferKind, LoadLog, parse_load_log
@@ -23,7 +24,6 @@ from agent.gpu.placement import choose
 from agent.gpu.proof import prove
 from agent.gpu.together import place
 from agent.gpu.trial import Wish, wish_for
-from agent.host.gguf_file import read_model
 from agent.host.oracle import Oracle
 from agent.model.gguf import VULKAN, LoadRequest, ModelFacts
 from agent.model.kinds import ServiceKind

@@ -72,8 +72,17 @@ def planned_and_proven(generation: Generation) -> tuple[ServiceOnGpu, ...]:
     from agent.model.kinds import ServiceKind
 
     kinds = (ServiceKind.LLAMACPP_NATIVE, ServiceKind.LLAMACPP_PYTHON)
-    specs = (spec for spec in generation.manifest.services if spec.kind in kinds)
-    return tuple(ServiceOnGpu(spec.name, spec.unit) for spec in specs)
+    proofs = {p.service: p for p in generation.judgement.proofs} if generation.judgement else {}
+    return tuple(
+        ServiceOnGpu(
+            spec.name,
+            spec.unit,
+            planned=generation.manifest.placement(spec.name),
+            proven=proofs.get(spec.name),
+        )
+        for spec in generation.manifest.services
+        if spec.kind in kinds
+    )
 
 
 @gpu_app.command("plan")
@@ -126,11 +135,11 @@ def answer(path: str, request: LoadRequest) -> PlanSeen:
     """Read the header, the GPUs, and place the model alone on what is free now."""
     from pathlib import Path
 
+    from agent.cli.model_facts import read_model
     from agent.cli.views.gpu_plan import PlanSeen
     from agent.gpu.ledger import Costs, open_ledgers
     from agent.gpu.memory import predict
     from agent.gpu.placement import choose_layers
-    from agent.host.gguf_file import read_model
 
     model = read_model(path)
     reading = read_gpus()

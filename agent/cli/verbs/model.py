@@ -61,10 +61,10 @@ def use(
     as_json: options.Json = False,
 ) -> None:
     """Switch a service to another model: a deploy like any other, and put back when it fails."""
+    from agent.cli.model_facts import read_model
     from agent.cli.model_shelf import catalogue_of, model_named
     from agent.cli.model_switch import switch_for
     from agent.cli.output import tell
-    from agent.host.gguf_file import read_model
 
     checked = _checked(lab)
     wanted = _service(checked, service)

@@ -47,7 +47,8 @@ def _act(verb: str, names: list[str] | None) -> None:
             gateway_first = sorted(steps, key=lambda step: not step.service.is_gateway)
             waves = tuple((step,) for step in gateway_first)
         with host.ports.signals.interruptible():
-            failed = Applier(host.ports, manifest.judge).run(waves)
+            applier = Applier(host.ports, manifest.judge, manifest.placements)
+            failed = applier.run(waves)
     say_lines(failure_lines(failed))
     if failed:
         raise typer.Exit(ExitCode.UNHEALTHY)

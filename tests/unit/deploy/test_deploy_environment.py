@@ -160,18 +160,18 @@ def test_the_variables_of_each_kind(kind: ServiceKind, expected: dict[str, str])
     asked = service(
         "alpha", 8080, kind=kind, context=4096, slots=2, threads=8, gpu_layers="all", args=("--x",)
     )
-    assert backend_environment(asked) == expected
+    assert backend_environment(asked, {}) == expected
 
 
 @pytest.mark.parametrize("kind", [k for k in ServiceKind if k is not ServiceKind.LITELLM])
 def test_what_a_lab_leaves_open_is_left_to_the_backend(kind: ServiceKind) -> None:
     bare = service("alpha", 8080, kind=kind, model_file=None, model_name=None)
-    assert "None" not in "".join(backend_environment(bare).values())
+    assert "None" not in "".join(backend_environment(bare, {}).values())
 
 
 def test_the_lab_has_the_last_word() -> None:
     own = service("alpha", 8080, environment=(("LLAMA_ARG_PORT", "9"), ("EXTRA", "1")))
-    environment = backend_environment(own)
+    environment = backend_environment(own, {})
     assert (environment["LLAMA_ARG_PORT"], environment["EXTRA"]) == ("9", "1")
 
 
@@ -179,4 +179,4 @@ def test_a_count_of_layers_stays_a_count() -> None:
     python = replace(
         service("alpha", 1, gpu_layers=0), kind=ServiceKind.LLAMACPP_PYTHON, context=None
     )
-    assert backend_environment(python)["N_GPU_LAYERS"] == "0"
+    assert backend_environment(python, {})["N_GPU_LAYERS"] == "0"

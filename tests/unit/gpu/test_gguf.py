@@ -11,14 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.gpu.facts import model_facts
-from agent.gpu.gguf import (
-    MOST_ELEMENTS,
-    MOST_HEADER_BYTES,
-    DamagedGguf,
-    GgufHeader,
-    SkippedArray,
-    read_header,
-)
+from agent.gpu.gguf import GgufHeader, SkippedArray, read_header
+from agent.gpu.gguf_cursor import MOST_ELEMENTS, MOST_HEADER_BYTES, DamagedGguf
 from tests.unit.gpu.gguf_bytes import (
     ARRAY,
     INFOS,

@@ -9,8 +9,8 @@ from pathlib import Path
 import gguf
 import pytest
 
-from agent.gpu.gguf import DamagedGguf
-from agent.host.gguf_file import read_model
+from agent.cli.model_facts import read_model
+from agent.gpu.gguf_cursor import DamagedGguf
 from agent.model.errors import DiskFailure
 from tests.host.synthetic_gguf import RECIPES, tensors, write_model
 from tests.unit.gpu import gguf_bytes

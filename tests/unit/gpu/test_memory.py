@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.cli.model_facts import read_model
 from agent.gpu.memory import assign, predict
-from agent.host.gguf_file import read_model
 from agent.model.errors import Refused
 from agent.model.gguf import CPU, CUDA, VULKAN, CacheType, DeviceTraits, LoadRequest, ModelFacts
 from tests.host.synthetic_gguf import RECIPES, write_model
