@@ -76,6 +76,7 @@ missing() { # missing PACKAGE...: those whose purpose is not met, asked for by p
       dbus-user-session) command -v dbus-daemon && [ -e /usr/lib/systemd/user/dbus.socket ] ;;
       systemd-container) command -v systemd-nspawn ;;
       iproute2) PATH=$PATH:/usr/sbin:/sbin command -v ip ;;
+      mesa-vulkan-drivers) compgen -G '/usr/share/vulkan/icd.d/lvp_icd*' ;;   # a GPU in software
       procps) command -v pgrep ;;
       *) command -v "$package" ;;
     esac >/dev/null 2>&1 || printf '%s\n' "$package"
@@ -251,7 +252,7 @@ workshop() { # the environments of the tests and the demo, below the cache; neve
 }
 
 run_tests() {
-  local packages=(git)
+  local packages=(git g++ mesa-vulkan-drivers) # a compiler for the double of NVML
   [ "$(id -u)" != 0 ] || packages+=(systemd-container)   # the full host is root's alone
   workshop "${packages[@]}"
   wheelhouse
@@ -263,7 +264,9 @@ run_tests() {
   step "ruff format" "$bin/ruff" format --check --quiet .
   step "mypy" "$bin/mypy"
   step "shellcheck" "$bin/shellcheck" install.sh tests/host/light tests/host/full .ci/run
-  "$bin/python" -m pytest -rs "$@"
+  # The tests mostly wait for servers: one process more than there are processors. Files stay in
+  # their order, the longest first.
+  "$bin/python" -m pytest -rs -n "$(($(nproc) + 1))" --dist loadfile --no-loadscope-reorder "$@"
 }
 
 wheelhouse() { # what ./install.sh needs, as files: the end-to-end test installs without any network

@@ -29,10 +29,15 @@ def look(host: Host, current: Generation) -> Seen:
         if states[spec.unit].running
     }
     states = {unit: _with_memory(host, state) for unit, state in states.items()}
+    judgement = current.judgement
+    proofs = {proof.service: proof for proof in judgement.proofs} if judgement else {}
     drift = Placements(host.disk, host.store).wrong(current)
     return Seen(
         generation=current,
-        rows=tuple(Row(spec, states[spec.unit], by_name.get(spec.name)) for spec in services),
+        rows=tuple(
+            Row(spec, states[spec.unit], by_name.get(spec.name), proofs.get(spec.name))
+            for spec in services
+        ),
         edited=host.store.edited(current),
         misplaced=drift,
         linger=linger_enabled(host.user),

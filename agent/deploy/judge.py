@@ -45,7 +45,7 @@ def decide(manifest: Manifest, samples: Sequence[Sample]) -> Verdict:
 
 def judgement(verdict: Verdict, judged_at: str) -> Judgement:
     """What to write down beside the manifest."""
-    evidence = tuple(s.detail for s in (*verdict.failures, *verdict.optional_failures))
+    evidence = tuple(s.sentence for s in (*verdict.failures, *verdict.optional_failures))
     if verdict.health is not Health.HEALTHY:
         return Judgement(Standing.BAD, judged_at, evidence, verdict.proofs)
     standing = Standing.DEGRADED if verdict.optional_failures else Standing.GOOD
@@ -82,18 +82,25 @@ class Judge:
     def _proofs(
         self, specs: Sequence[ServiceSpec], states: Mapping[str, UnitState]
     ) -> tuple[OffloadProof, ...]:
-        """Where the layers of each placed service are."""
-        placed = [(self._manifest.placement(spec.name), states[spec.unit]) for spec in specs]
-        return tuple(self._ports.offload.proof(p, state) for p, state in placed if p is not None)
+        """Where the layers of each placed service are; what Ollama, which places itself, claims."""
+        proofs = []
+        for spec in specs:
+            placed, state = self._manifest.placement(spec.name), states[spec.unit]
+            if placed is not None:
+                proofs.append(self._ports.offload.proof(placed, state))
+            elif (claim := self._ports.offload.claim(spec, state)) is not None:
+                proofs.append(claim)
+        return tuple(proofs)
 
     def _offload(self, proof: OffloadProof) -> Sample:
         """Only what speaks against the plan fails. What cannot be seen, as under WSL, is told."""
         against = "; ".join(proof.contradictions)
+        planned = self._manifest.placement(proof.service) is not None
         return Sample(
             probe=ProbeKind.OFFLOAD,
             subject=proof.service,
-            health=Health.UNHEALTHY if against else Health.HEALTHY,
-            detail=f"{proof.service}: {against or proof.words}",
+            health=Health.UNHEALTHY if against and planned else Health.HEALTHY,
+            detail=against or proof.words,
             required=self._required(proof.service),
         )
 

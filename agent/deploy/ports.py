@@ -108,6 +108,10 @@ class Offload(Protocol):
 
     def proof(self, placed: ServicePlacement, state: UnitState) -> OffloadProof: ...
 
+    def claim(self, service: ServiceSpec, state: UnitState) -> OffloadProof | None:
+        """What a service that places itself says of its GPU memory, held against the driver;
+        None when it has no model loaded."""
+
 
 class Signals(Protocol):
     """Ctrl-C and SIGTERM. They are remembered, and raise `Interrupted` only at safe points."""

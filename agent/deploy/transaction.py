@@ -116,7 +116,7 @@ class Transaction:
             "restore",
             f"generation {target.number} failed; restoring generation {fallback.number}",
             generation=fallback.number,
-            failed=[sample.detail for sample in failed.failures],
+            failed=[sample.sentence for sample in failed.failures],
         )
         try:
             failures = self._move.go(fallback, None, leaving=(previous, target), to_the_end=True)

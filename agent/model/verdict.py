@@ -53,6 +53,12 @@ class Sample:
     def good(self) -> bool:
         return self.health is Health.HEALTHY
 
+    @property
+    def sentence(self) -> str:
+        """The evidence, with what it is about."""
+        told = self.detail.startswith(self.subject)
+        return self.detail if told else f"{self.subject}: {self.detail}"
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

@@ -328,6 +328,10 @@ class FakeOffload:
             contradictions=against,
         )
 
+    def claim(self, service: ServiceSpec, state: UnitState) -> OffloadProof | None:
+        del service, state
+        return None
+
 
 class NoSignals:
     @contextmanager

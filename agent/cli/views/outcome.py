@@ -30,7 +30,7 @@ def outcome_lines(outcome: Outcome, *, colour: bool = False) -> list[str]:
 def failure_lines(failed: Sequence[Sample], *, colour: bool = False) -> list[str]:
     lines = []
     for sample in failed:
-        lines.append(paint("failed: ", "red", colour=colour) + sample.detail)
+        lines.append(paint("failed: ", "red", colour=colour) + sample.sentence)
         tail = sample.log_tail[-LOG_LINES_SHOWN:]
         if tail:
             lines.append(f"  last {len(tail)} journal lines of {sample.subject}:")
@@ -69,10 +69,10 @@ def serving_lines(verdict: Verdict) -> list[str]:
         lines.append(f"serving: {len(models)} models at the gateway: {', '.join(sorted(models))}")
     elif verdict.health is Health.HEALTHY and models:
         lines.append(f"serving: {', '.join(models)}")
-    lines += [f"down, but not required: {s.detail}" for s in verdict.optional_failures]
+    lines += [f"down, but not required: {s.sentence}" for s in verdict.optional_failures]
     lines += [f"weaker: {sentence}" for sentence in verdict.weaker]
     if verdict.health is not Health.HEALTHY:
-        lines += [f"not healthy now: {s.detail}" for s in verdict.failures]
+        lines += [f"not healthy now: {s.sentence}" for s in verdict.failures]
     return lines
 
 
@@ -133,6 +133,6 @@ def verdict_lines(verdict: Verdict, *, colour: bool = False) -> list[str]:
         style = "green" if sample.good else ("red" if sample.required else "yellow")
         health = paint(f"{sample.health!s:<12}", style, colour=colour)
         ttfb = f"{sample.ttfb_ms:7.1f} ms" if sample.ttfb_ms is not None else " " * 10
-        lines.append(f"{health} {ttfb}  {sample.probe!s:<10}  {sample.subject}: {sample.detail}")
+        lines.append(f"{health} {ttfb}  {sample.probe!s:<10}  {sample.sentence}")
     lines += [f"weaker: {sentence}" for sentence in verdict.weaker]
     return [*lines, f"verdict: {verdict.health}"]

@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from agent.cli.output import paint, table
 from agent.model.generation import Generation, ServiceSpec
 from agent.model.host import UnitState
+from agent.model.placed import OffloadProof
 from agent.model.verdict import Sample
 
-HEADERS = ("SERVICE", "UNIT", "PORT", "HEALTH", "TTFB", "MEMORY", "SINCE", "MODEL")
+HEADERS = ("SERVICE", "UNIT", "PORT", "HEALTH", "TTFB", "MEMORY", "SINCE", "LAYERS", "MODEL")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One service: what was wanted, what systemd says, what the probe said (None: not asked)."""
+    """One service: what was wanted, what systemd says, what the probe said (None: not asked).
+
+    `proof` is where its layers were found when it was last judged.
+    """
 
     spec: ServiceSpec
     state: UnitState
     sample: Sample | None
+    proof: OffloadProof | None = None
 
     @property
     def healthy(self) -> bool:
@@ -78,6 +83,7 @@ def _cells(row: Row, now: float) -> tuple[str, ...]:
         ttfb,
         _memory(state.memory_bytes),
         _age(now - state.since) if state.since is not None and state.running else "-",
+        row.proof.words if row.proof is not None else "-",
         _model(spec),
     )
 
@@ -141,5 +147,6 @@ def _row_json(row: Row) -> dict[str, object]:
         "ttfb_ms": sample.ttfb_ms if sample else None,
         "memory_bytes": state.memory_bytes,
         "since": state.since,
+        "layers": row.proof.words if row.proof is not None else None,
         "models": list(spec.serves),
     }

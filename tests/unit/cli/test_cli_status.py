@@ -20,6 +20,7 @@ from agent.model.generation import (
 )
 from agent.model.host import UnitState
 from agent.model.kinds import ServiceKind
+from agent.model.placed import EvidenceLevel, OffloadProof, OffloadVerdict
 from agent.model.verdict import Health, ProbeKind, Sample
 
 ALPHA = ServiceSpec("alpha", "alpha.service", ServiceKind.OLLAMA, port=8080, serves=("m",))
@@ -58,7 +59,12 @@ UP = UnitState(
 )
 DOWN = UnitState("litellm.service", "loaded", "failed", "failed", None, 0, "exit-code", "exited", 3)
 ROWS = (
-    Row(ALPHA, UP, Sample(ProbeKind.HEALTH, "alpha", Health.HEALTHY, "alpha answers", 1.25)),
+    Row(
+        ALPHA,
+        UP,
+        Sample(ProbeKind.HEALTH, "alpha", Health.HEALTHY, "alpha answers", 1.25),
+        OffloadProof("alpha", OffloadVerdict.FULL, 33, 33, EvidenceLevel.LOGGED),
+    ),
     Row(GATEWAY, DOWN, None),
 )
 SEEN = Seen(JUDGED, ROWS, ("litellm.yaml",), ("/u/alpha.service",), False, "me", 1000.0 + 7300)
@@ -66,9 +72,9 @@ SEEN = Seen(JUDGED, ROWS, ("litellm.yaml",), ("/u/alpha.service",), False, "me",
 
 def test_status_as_text() -> None:
     assert status_lines(SEEN) == [
-        "SERVICE  UNIT              PORT  HEALTH   TTFB    MEMORY   SINCE  MODEL",
-        "alpha    active (running)  8080  healthy  1.2 ms  512 MiB  2 h    m",
-        "litellm  failed (failed)   4000  -        -       unknown  -      2 groups",
+        "SERVICE  UNIT              PORT  HEALTH   TTFB    MEMORY   SINCE  LAYERS      MODEL",
+        "alpha    active (running)  8080  healthy  1.2 ms  512 MiB  2 h    full 33/33  m",
+        "litellm  failed (failed)   4000  -        -       unknown  -      -           2 groups",
         "",
         "generation 7, degraded, 2026-01-02T03:04:05Z: new model",
         "drift: litellm.yaml of the generation was edited by hand",

@@ -289,7 +289,7 @@ def test_an_outcome_as_json() -> None:
 def test_a_verdict_as_text_and_json() -> None:
     assert verdict_lines(WEAKER) == [
         "healthy          3.5 ms  models      litellm: serves all",
-        "unhealthy                health      beta: beta does not answer",
+        "unhealthy                health      beta does not answer",
         "weaker: m: without beta, m is left",
         "verdict: healthy",
     ]
