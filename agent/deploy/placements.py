@@ -11,6 +11,7 @@ import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from agent.deploy.durable import replace_file, replace_link
 from agent.deploy.ports import Disk
 from agent.deploy.store import Store
 from agent.model.errors import StoreDamaged
@@ -83,12 +84,13 @@ class Placements:
         for link in goal.manifest.links:
             if not self._has_link(link):
                 self._make_way(link.path, stamp)
-                self._place_link(link)
+                replace_link(self._disk, link.path, link.target, _making(link.path))
                 changed.append(link.path)
         for file in goal.manifest.host_files:
             if not self._has_file(goal, file):
                 self._make_way(file.path, stamp)
-                self._place_file(goal, file)
+                data = self._store.read(goal, file.stored)
+                replace_file(self._disk, file.path, data, file.mode, _making(file.path))
                 changed.append(file.path)
         known = {link.path: link for manifest in others for link in manifest.links}
         for path, link in known.items():
@@ -171,22 +173,6 @@ class Placements:
             for generation in self._store.generations()
             for file in generation.manifest.host_files
         )
-
-    def _place_link(self, link: Link) -> None:
-        making = _making(link.path)
-        if self._disk.entry(making) is not None:
-            self._disk.remove(making)
-        self._disk.link(making, link.target)
-        self._disk.rename(making, link.path)
-        self._disk.sync_folder(posixpath.dirname(link.path))
-
-    def _place_file(self, generation: Generation, file: HostFile) -> None:
-        making = _making(file.path)
-        if self._disk.entry(making) is not None:
-            self._disk.remove(making)
-        self._disk.create(making, self._store.read(generation, file.stored), file.mode)
-        self._disk.rename(making, file.path)
-        self._disk.sync_folder(posixpath.dirname(file.path))
 
     def _make_folder(self, path: str) -> None:
         parent = posixpath.dirname(path)

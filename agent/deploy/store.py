@@ -23,6 +23,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from agent.deploy.codec import decode, encode
+from agent.deploy.durable import (
+    make_parents,
+    remove_tree,
+    replace_file,
+    replace_link,
+    write_tree,
+)
 from agent.deploy.ports import Disk
 from agent.model.errors import DiskFailure, StoreDamaged
 from agent.model.generation import (
@@ -174,24 +181,15 @@ class Store:
 
         The key comes first: where there are generations, there is the key of their secrets.
         """
-        self._make_parents(self.root)
+        make_parents(self._disk, self.root)
         if self._disk.entry(self.root) is None:
             self._disk.make_folder(self.root, 0o700)
         # Also where it stands: a labctl that was killed may have made it and not come to this.
         self._disk.sync_folder(posixpath.dirname(self.root))
         if not self.exists or self.digest_key() is None:
-            self._replace_file(self._key, random_key, 0o600)
+            replace_file(self._disk, self._key, random_key, 0o600)
         self._disk.make_folder(self.generations_folder, 0o700)
         self._disk.sync_folder(self.root)
-
-    def _make_parents(self, path: str) -> None:
-        if self._disk.entry(path) is not None:
-            return
-        parent = posixpath.dirname(path)
-        if self._disk.entry(parent) is None:
-            self._make_parents(parent)
-            self._disk.make_folder(parent, 0o755)
-        self._disk.sync_folder(posixpath.dirname(parent))
 
     def digest_key(self) -> bytes | None:
         """The key under which digests of secrets are taken; random, one per store.
@@ -215,7 +213,7 @@ class Store:
                 swept.append(name)
         for name in self._disk.names(self.generations_folder):
             if name.startswith(_LEFTOVER_PREFIXES):
-                self._remove_tree(f"{self.generations_folder}/{name}")
+                remove_tree(self._disk, f"{self.generations_folder}/{name}")
                 swept.append(name)
                 continue
             leftover = f"{self.generations_folder}/{name}/verdict.json.new"
@@ -242,7 +240,8 @@ class Store:
         sealed = replace(manifest, number=number, files=entries)
         making = f"{self.generations_folder}/.sealing-{number:06d}"
         try:
-            self._write_tree(making, sealed, files)
+            manifest_file = RenderedFile("manifest.json", encode(sealed))
+            write_tree(self._disk, making, (*files, manifest_file))
             self._disk.rename(making, f"{self.generations_folder}/{folder}")
             self._disk.sync_folder(self.generations_folder)
         except DiskFailure:
@@ -252,7 +251,7 @@ class Store:
         return Generation(manifest=sealed, folder=folder)
 
     def begin(self, record: Record) -> None:
-        self._replace_file(self._record, encode(record), 0o600)
+        replace_file(self._disk, self._record, encode(record), 0o600)
 
     def close(self) -> None:
         if self._disk.entry(self._record) is not None:
@@ -282,18 +281,13 @@ class Store:
         linked = entry is not None and entry.kind is EntryKind.LINK
         if linked and self._disk.target(self._current) == target:
             return False
-        making = f"{self._current}.new"
-        if self._disk.entry(making) is not None:
-            self._disk.remove(making)
-        self._disk.link(making, target)
-        self._disk.rename(making, self._current)
-        self._disk.sync_folder(self.root)
+        replace_link(self._disk, self._current, target)
         return True
 
     def judge(self, generation: Generation, judgement: Judgement) -> Generation:
         """Write down what became of a generation."""
         path = f"{self.folder(generation)}/verdict.json"
-        self._replace_file(path, encode(judgement), 0o600)
+        replace_file(self._disk, path, encode(judgement), 0o600)
         return replace(generation, judgement=judgement)
 
     def prunable(self, keep: int) -> tuple[Generation, ...]:
@@ -323,7 +317,7 @@ class Store:
         gone = f"{self.generations_folder}/.removing-{generation.folder}"
         self._disk.rename(self.folder(generation), gone)
         self._disk.sync_folder(self.generations_folder)
-        self._remove_tree(gone)
+        remove_tree(self._disk, gone)
 
     # -- inside ----------------------------------------------------------------------------
 
@@ -387,40 +381,10 @@ class Store:
         numbers = [_number(folder) for folder in self._folders()]
         return max(numbers) + 1 if numbers else 0
 
-    def _write_tree(self, making: str, manifest: Manifest, files: Sequence[RenderedFile]) -> None:
-        self._disk.make_folder(making, 0o700)
-        folders = {making}
-        for file in files:
-            for folder in _parents(file.path):
-                if f"{making}/{folder}" not in folders:
-                    self._disk.make_folder(f"{making}/{folder}", 0o700)
-                    folders.add(f"{making}/{folder}")
-            self._disk.create(f"{making}/{file.path}", file.data, file.mode)
-        self._disk.create(f"{making}/manifest.json", encode(manifest), 0o600)
-        for folder in sorted(folders, reverse=True):
-            self._disk.sync_folder(folder)
-
-    def _replace_file(self, path: str, data: bytes, mode: int) -> None:
-        making = f"{path}.new"
-        if self._disk.entry(making) is not None:
-            self._disk.remove(making)
-        self._disk.create(making, data, mode)
-        self._disk.rename(making, path)
-        self._disk.sync_folder(posixpath.dirname(path))
-
-    def _remove_tree(self, path: str) -> None:
-        for name in self._disk.names(path):
-            entry = self._disk.entry(f"{path}/{name}")
-            if entry is not None and entry.kind is EntryKind.FOLDER:
-                self._remove_tree(f"{path}/{name}")
-            else:
-                self._disk.remove(f"{path}/{name}")
-        self._disk.remove_folder(path)
-
     def _discard(self, path: str) -> None:
         try:
             if self._disk.entry(path) is not None:
-                self._remove_tree(path)
+                remove_tree(self._disk, path)
         except DiskFailure:
             return
 
@@ -428,12 +392,6 @@ class Store:
 def _number(folder: str) -> int:
     match = _FOLDER.fullmatch(folder)
     return int(match.group(1)) if match else -1
-
-
-def _parents(path: str) -> tuple[str, ...]:
-    """`a/b/c` → (`a`, `a/b`)."""
-    parts = path.split("/")[:-1]
-    return tuple("/".join(parts[: i + 1]) for i in range(len(parts)))
 
 
 def _digest(data: bytes) -> str:

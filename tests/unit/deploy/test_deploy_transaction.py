@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.deploy.durable import remove_tree
 from agent.model.errors import ExitCode, LabctlError, StoreDamaged
 from agent.model.generation import Generation, Record, Standing
 from agent.model.plan import Action, Rendered
@@ -321,7 +322,7 @@ def test_a_damaged_record_goes_to_the_last_good_one_and_is_kept(host: FakeHost) 
 def test_a_recovery_with_nothing_left_clears_the_way_once(host: FakeHost) -> None:
     _cut_at_switch(host, SECOND)
     for name in host.disk.names(host.store.generations_folder):
-        host.store._remove_tree(f"{host.store.generations_folder}/{name}")
+        remove_tree(host.disk, f"{host.store.generations_folder}/{name}")
     with pytest.raises(StoreDamaged, match="no generation is left") as raised:
         host.recoverer.recover()
     assert raised.value.exit_code is ExitCode.ROLLBACK_FAILED
