@@ -42,8 +42,12 @@ _JSON = """
 | `check` | `ok`, `lab`, `findings[]` of `rule`, `severity`, `file`, `line`, `column`, `message`, `why`, `hint` |
 | `plan` | `empty`, `generation`, `changes[]`, `adopts[]`, `repairs[]`, `edited[]`, `holders`, `waves[][]` of `action`, `unit`, `why` |
 | `deploy`, `rollback` | one object a line: each step with `step` and `detail`; the last with `outcome`, `exit_code`, `changed`, `from`, `to`, `attempted`, `failed_probe`, `failed_probes[]`, `log_tail[]`, `weaker[]`, `seconds` |
-| `status` | `healthy`, `generation`, `drift`, `linger`, `services[]` |
+| `status` | `healthy`, `generation`, `drift`, `linger`, `services[]` with `layers` as they were found |
 | `verify` | `generation`, `health`, `samples[]`, `weaker[]` |
+| `gpu` | `healthy`, `driver`, `gpus[]`, `processes[]`, `unlisted[]`, `services[]` of `service`, `unit`, `planned`, `proven`, `verdict`; `troubles[]` |
+| `gpu plan` | `model`, `asked`, `fits`, `placement` or `refusal`, `ledgers[]`, `full_offload`, `trouble` |
+| `model list` | `models[]`, `findings[]` |
+| `model use` | as `deploy` |
 | `recover` | `recovered`, `generation`, `swept[]`, `healthy` |
 | `generations list` | `current`, `generations[]`, `damaged[]` |
 | `generations show` | the fields of one generation, `edited[]` |
@@ -61,6 +65,13 @@ READ_FINDINGS = {
     "encoding": "no UTF-8",
     "too-deep": "nested deeper than any lab",
     "no-effect": "a setting that nothing acts on; a warning or a note",
+}
+
+# What `agent.lab.catalogue` compares with a model's own file.
+CATALOGUE_FINDINGS = {
+    "catalogue-layers": "`recommended_gpu_layers` above the layers that the file has",
+    "catalogue-context": "`context_length` above what the model was trained for",
+    "catalogue-quantization": "another `quantization` than the file's",
 }
 
 # The rules of `agent.routing.lint*`, each a warning about a config that labctl never reads.
@@ -87,8 +98,8 @@ FILES = (
     ("`~/.config/labctl/`", "the lab; another one with `--lab` or `LABCTL_LAB`"),
     ("`~/.local/state/labctl/` (0700)", "the store; its place is fixed, units name it"),
     ("`…/generations/NNNNNN-TIME/`", "one generation, never changed after the seal"),
-    ("`…/generations/…/manifest.json`", "what it is: digests, services, chains, links"),
-    ("`…/generations/…/verdict.json`", "what became of it"),
+    ("`…/generations/…/manifest.json`", "what it is: digests, services, chains, placements, links"),
+    ("`…/generations/…/verdict.json`", "what became of it, and where its layers were found"),
     ("`…/generations/…/litellm.yaml`", "the gateway's config"),
     ("`…/generations/…/env/SERVICE.env`", "what the unit's process reads"),
     ("`…/generations/…/dropins/SERVICE.conf`", "limits and relations of the unit"),
@@ -106,6 +117,7 @@ FILES = (
     ("`~/.config/systemd/user/default.target.wants/SERVICE.service`", "starts it at boot"),
     ("`$XDG_RUNTIME_DIR/labctl/lock`", "held while a verb changes something"),
     ("`$XDG_RUNTIME_DIR/labctl/lock-holder.json`", "who holds it, for people"),
+    ("`$XDG_RUNTIME_DIR/labctl/oracle.json`", "what llama-server said it will need; may go"),
     ("`~/.local/share/labctl/backends/KIND/bin`", "backends of `install.sh --with`"),
 )
 
@@ -150,11 +162,13 @@ def _verbs() -> str:
     return "\n".join(lines)
 
 
-def _commands(group: object, path: str) -> Iterator[tuple[str, TyperCommand]]:
+def _commands(group: object, path: str) -> Iterator[tuple[str, TyperCommand | TyperGroup]]:
     """Every verb with its full name, groups opened."""
     commands: dict[str, TyperCommand | TyperGroup] = getattr(group, "commands", {})
     for name, command in commands.items():
         if hasattr(command, "commands"):
+            if getattr(command, "invoke_without_command", False):
+                yield f"{path} {name}", command
             yield from _commands(command, f"{path} {name}")
         else:
             words = [p.metavar or str(p.name).upper() for p in command.params if _is_argument(p)]
@@ -245,6 +259,7 @@ def _rules() -> str:
     )
     read = ((f"`{name}`", what, WHY.get(name, "-")) for name, what in READ_FINDINGS.items())
     lint = ((f"`{name}`", what) for name, what in LINT_FINDINGS.items())
+    catalogue = ((f"`{name}`", what) for name, what in CATALOGUE_FINDINGS.items())
     return "\n".join(
         (
             "## Rules of `labctl check`\n",
@@ -254,6 +269,10 @@ def _rules() -> str:
             "### While reading the files\n",
             "Errors, where nothing else is said.\n",
             _table(("rule", "finds", "why it matters"), read),
+            "### In a model catalogue\n",
+            "`llamacpp-models.yaml`, read by `labctl model`. These are warnings; what cannot be "
+            "read is\nreported as above.\n",
+            _table(("rule", "finds"), catalogue),
             "### In a LiteLLM config of another tool\n",
             "A YAML file with a `model_list` in the lab's folder. labctl never deploys it, so each "
             "of\nthese is a warning.\n",

@@ -86,7 +86,12 @@ LAB_TABLES = (
             Key("context", "tokens", "size of the context", "context"),
             Key("slots", "count", "requests answered side by side", "slots"),
             Key("threads", "count", "CPU threads", "threads"),
-            Key("gpu_layers", "count, `auto` or `all`", "layers offered to the GPU", "gpu_layers"),
+            Key(
+                "gpu_layers",
+                "count, `auto` or `all`",
+                "layers put on GPUs; without it llama-server gets `auto`, llama-cpp-python 0",
+                "gpu_layers",
+            ),
             Key("environment", "mapping of variables", "passed on as written; never a key"),
             Key("args", "list of words", "further words of its command line"),
             Key("exclusive", "a group's name", "of one group only one may be enabled", "exclusive"),

@@ -74,6 +74,7 @@ class Deployer:
             rendered.groups,
             current.manifest if current else None,
             observed,
+            placements=rendered.placements,
             changes=self.changes(current, rendered.files) if switch else (),
             switch=switch,
         )

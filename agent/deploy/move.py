@@ -83,8 +83,12 @@ class Mover:
         self, goal: Generation, others: Sequence[Manifest], edited: tuple[str, ...]
     ) -> tuple[tuple[Step, ...], ...]:
         """Look again and plan from what is there; units of other generations leave."""
-        known = {spec.unit: spec for manifest in others for spec in manifest.services}
-        deployed = replace(goal.manifest, services=tuple(known.values())) if known else None
+        manifest = goal.manifest
+        known = {spec.unit: spec for other in others for spec in other.services}
+        placed = {one.service: one for other in others for one in other.placements}
+        deployed = replace(
+            manifest, services=tuple(known.values()), placements=tuple(placed.values())
+        )
         observed = observe(
             self._ports,
             self._store,
@@ -94,8 +98,13 @@ class Mover:
             links=(),
         )
         observed = replace(observed, edited=edited)
-        manifest = goal.manifest
-        return make_plan(manifest.services, manifest.groups, deployed, observed).waves
+        return make_plan(
+            manifest.services,
+            manifest.groups,
+            deployed if known else None,
+            observed,
+            placements=manifest.placements,
+        ).waves
 
     def judge(
         self, generation: Generation, failed: Sequence[Sample], *, soak: bool = True

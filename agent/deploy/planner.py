@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from agent.deploy.room import Room
 from agent.model.generation import GATEWAY_CONFIG, GroupSpec, Manifest, ServiceSpec
 from agent.model.host import Observed, UnitState
 from agent.model.kinds import ServiceKind
+from agent.model.placed import ServicePlacement
 from agent.model.plan import Action, FileChange, Plan, Step
 
 
@@ -16,6 +18,7 @@ def make_plan(
     deployed: Manifest | None,
     observed: Observed,
     *,
+    placements: Sequence[ServicePlacement] = (),
     changes: tuple[FileChange, ...] = (),
     switch: bool = False,
 ) -> Plan:
@@ -32,12 +35,15 @@ def make_plan(
 
     And for each deployed unit that is wanted no more: it is stopped. So is one that is restarted
     on another port, where its old port goes to another unit.
+
+    `placements` are those of the wanted services; those of `deployed` say what is held now.
     """
     steps = [step for spec in wanted if (step := _step(spec, deployed, observed))]
     leaving = _leaving(wanted, deployed, observed)
+    room = Room(deployed.placements if deployed else (), placements)
     return Plan(
         changes=changes,
-        waves=order(steps, leaving + _making_room(steps, deployed), groups),
+        waves=order(steps, leaving + _making_room(steps, deployed), groups, room),
         adopts=observed.foreign,
         reload=switch or bool(observed.foreign or observed.wrong_placements),
         switch=switch,
@@ -122,34 +128,44 @@ def _making_room(steps: Sequence[Step], deployed: Manifest | None) -> list[Step]
 
 
 def order(
-    steps: Iterable[Step], leaving: Iterable[Step], groups: Sequence[GroupSpec]
+    steps: Iterable[Step],
+    leaving: Iterable[Step],
+    groups: Sequence[GroupSpec],
+    room: Room | None = None,
 ) -> tuple[tuple[Step, ...], ...]:
     """Put steps into waves. Steps of one wave may run side by side.
 
-    1. Units that leave and hold what another unit needs now, a port or the GPU of their exclusive
-       group: stopped first.
+    1. Units that leave and hold what another unit needs now, a port, GPU memory or the GPU of
+       their exclusive group: stopped first.
     2. Units that shall not run: stopped.
-    3. Units that do not run are started together: they take nothing down.
-    4. Restarts, so that no wave holds two providers of one chain.
-    5. The gateway, after its providers.
-    6. The other units that leave: the gateway asks them no more.
+    3. Restarts that give GPU memory back which another unit needs.
+    4. Units that do not run are started together: they take nothing down.
+    5. The other restarts, so that no wave holds two providers of one chain.
+    6. The gateway, after its providers.
+    7. The other units that leave: the gateway asks them no more.
     """
-    steps, leaving = list(steps), list(leaving)
+    steps, leaving, room = list(steps), list(leaving), room or Room()
     ports = {step.service.port for step in steps if step.service.port is not None}
     rivals = {step.service.exclusive for step in steps if step.service.exclusive is not None}
     in_the_way = [
-        step for step in leaving if step.service.port in ports or step.service.exclusive in rivals
+        step
+        for step in leaving
+        if step.service.port in ports
+        or step.service.exclusive in rivals
+        or room.makes_way(step, steps)
     ]
     stops = [step for step in steps if step.action is Action.STOP]
     gateway = [step for step in steps if step.service.is_gateway and step not in stops]
     backends = [step for step in steps if step not in stops and step not in gateway]
     starts = [step for step in backends if step.action is Action.START]
     restarts = [step for step in backends if step.action is Action.RESTART]
+    yielding = [step for step in restarts if room.makes_way(step, backends)]
     waves = [
         in_the_way,
         stops,
+        *_apart(yielding, groups),
         starts,
-        *_apart(restarts, groups),
+        *_apart([step for step in restarts if step not in yielding], groups),
         gateway,
         [step for step in leaving if step not in in_the_way],
     ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import NoReturn
 
-from agent.model.errors import LabctlError
+from agent.model.errors import ExitCode, LabctlError
 
 MOST_HEADER_BYTES = 64 << 20
 MOST_ELEMENTS = 1 << 22
@@ -35,6 +35,8 @@ _KEPT_TOGETHER = 1 << 16
 
 class DamagedGguf(LabctlError):
     """A file is not a GGUF file that can be trusted; the message names file and byte offset."""
+
+    exit_code = ExitCode.REFUSED
 
 
 @cache

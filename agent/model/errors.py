@@ -34,7 +34,7 @@ _MEANINGS: dict[ExitCode, str] = {
     ExitCode.OK: "what was asked for is active and verified, or nothing had to change",
     ExitCode.UNEXPECTED: "an unexpected error; the message says what is known",
     ExitCode.CHANGES_PENDING: "`plan --detailed-exitcode`: changes are pending",
-    ExitCode.UNHEALTHY: "`status`, `verify`: something is not healthy",
+    ExitCode.UNHEALTHY: "`status`, `verify`, `gpu`: something is not healthy",
     ExitCode.ROLLED_BACK: "the deploy failed, was rolled back, and the rollback is verified",
     ExitCode.ROLLBACK_FAILED: "the deploy failed and the rollback failed or is not verified",
     ExitCode.NOT_CONFIRMED: "not confirmed in time, rolled back",
@@ -43,7 +43,7 @@ _MEANINGS: dict[ExitCode, str] = {
     ExitCode.NO_TARGET: "no such generation to roll back to; nothing touched",
     ExitCode.USAGE: "the command line is wrong; nothing touched",
     ExitCode.LOCKED: "another labctl holds the lock; nothing touched",
-    ExitCode.REFUSED: "the check failed; nothing touched",
+    ExitCode.REFUSED: "the check failed, or it does not fit the GPUs; nothing touched",
     ExitCode.INTERRUPTED: "interrupted by Ctrl-C, after a safe unwind",
     ExitCode.TERMINATED: "terminated by SIGTERM, after a safe unwind",
 }

@@ -76,6 +76,10 @@ def _refuses_what_the_check_sees(host: FullHost) -> None:
 
 def _comes_back_from_what_only_the_start_sees(host: FullHost) -> None:
     write_lab(host, native_model="damaged")
+    cut_short = host.labctl("deploy")
+    _ends(cut_short, 78)
+    assert "damaged.gguf" in cut_short.stderr
+    write_lab(host, native_args="--no-such-flag")
     failed = host.labctl("deploy")
     _ends(failed, 10)
     assert "llamacpp-native" in failed.stdout

@@ -79,7 +79,11 @@ class Demo:
         self.both_answer()
 
         write_lab(self.host, native_model="damaged")
-        title = "A model file that fails only when it is loaded: the last good state comes back"
+        title = "A model file that is cut off in the middle is refused, with the byte"
+        self.act(title, "labctl", "deploy", ends=78)
+
+        write_lab(self.host, native_args="--no-such-flag")
+        title = "What fails only when it is started: the last good state comes back"
         self.act(title, "labctl", "deploy", ends=10)
         self.both_answer()
 

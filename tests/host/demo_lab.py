@@ -20,6 +20,7 @@ services:
     model: ~/models/{native_model}.gguf
     context: 512
     slots: {slots}
+    args: [{native_args}]
 gateway:
   port: 4000
 deploy:
@@ -79,11 +80,17 @@ def write_lab(
     native_model: str = "beta",
     fallback: str = "beta",
     slots: int = 2,
+    native_args: str = "",
 ) -> None:
-    """Write the lab's four files, as asked for."""
+    """Write the lab's four files, as asked for. `native_args` are words for llama-server."""
     host.write(
         f"{LAB}/lab.yaml",
-        LAB_YAML.format(python_model=python_model, native_model=native_model, slots=slots),
+        LAB_YAML.format(
+            python_model=python_model,
+            native_model=native_model,
+            slots=slots,
+            native_args=native_args,
+        ),
     )
     host.write(f"{LAB}/providers.yaml", PROVIDERS)
     host.write(f"{LAB}/model-mappings.yaml", MAPPINGS.format(fallback=fallback))

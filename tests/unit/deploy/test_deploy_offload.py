@@ -1,4 +1,4 @@
-"""Placements in the line of a deploy: awaited before a start, proved after it, kept, gone back to."""
+"""Placements in a deploy: room awaited before a start, proof after it, kept, gone back to."""
 
 from __future__ import annotations
 
