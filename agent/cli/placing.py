@@ -19,8 +19,9 @@ from agent.gpu.together import place
 from agent.gpu.trial import Wish, wish_for
 from agent.host.oracle import Oracle
 from agent.model.errors import Refused
+from agent.model.finding import Severity
 from agent.model.gguf import LoadRequest
-from agent.model.gpu import GpuReading, GpuTroubleKind
+from agent.model.gpu import GpuReading, GpuTrouble, GpuTroubleKind
 from agent.model.kinds import ServiceKind
 from agent.model.lab import Service
 from agent.model.placement import (
@@ -128,7 +129,15 @@ def _brings_its_own(service: Service) -> bool:
 
 
 def _without_driver(reading: GpuReading) -> bool:
-    return reading.trouble is None or reading.trouble.kind is GpuTroubleKind.NO_DRIVER
+    """Whether NVML simply knows no GPU here, rather than none that works."""
+    return _obstacle(reading) is None
+
+
+def _obstacle(reading: GpuReading) -> GpuTrouble | None:
+    """What keeps a GPU that is there from being planned with: the driver's trouble, or its own."""
+    if reading.trouble is not None:
+        return None if reading.trouble.kind is GpuTroubleKind.NO_DRIVER else reading.trouble
+    return next((t for t in reading.troubles if t.severity is Severity.ERROR), None)
 
 
 def _asked(
@@ -223,8 +232,8 @@ def _troubled(
     reading: GpuReading,
 ) -> Placement:
     """A GPU that cannot be read is no missing GPU: a number is refused, `auto` says why."""
-    trouble = reading.trouble
-    if trouble is None or ledgers or _without_driver(reading):
+    trouble = _obstacle(reading)
+    if trouble is None or ledgers:
         return placement
     numbered = {wish.service for wish in wishes if wish.asked}
     refusals = tuple(

@@ -1,15 +1,16 @@
 """Placement and its proof inside `labctl deploy`: real llama-servers on a software Vulkan device.
 
-Nothing is generated, and no server warms up: the device compiles its shaders when they are first
-used, which takes 15 s and more. The double of NVML knows the software device by the name that its
-driver gives it, so that the ledger is NVML's and the load is real.
+The first start on the device compiles its shaders, which takes 15 s and, on a busy machine, a
+minute; the next host gets what the one before compiled. The double of NVML knows the software
+device by the name that its driver gives it, so that the ledger is NVML's and the load is real.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from tests.host.light_host import LightHost
 from tests.host.nvml_double import LIBRARY, DeviceState, NvmlState, ProcessState, build
 from tests.integration.two_servers import (
+    LAB,
     STATE,
     assert_whole,
     deployed,
@@ -28,7 +30,7 @@ from tests.integration.two_servers import (
 )
 
 DRIVERS = sorted(Path("/usr/share/vulkan/icd.d").glob("lvp_icd*.json"))
-SHADERS = "/home/lab/.cache/mesa"
+SHADERS = ".cache/mesa"
 SERVER = "/home/lab/.local/share/labctl/backends/llamacpp-native/bin/llama-server"
 # Asked what it would take, it says what the device would; started, it stays away from it.
 LIAR = f"""\
@@ -36,6 +38,8 @@ LIAR = f"""\
 case "$*" in *"-fit on"*|*--list-devices*) exec {SERVER} "$@";; esac
 exec {SERVER} "$@" --device none
 """
+# Hides an NVML that this machine may have.
+NO_NVML = {"LD_LIBRARY_PATH": "/home/lab/hidden"}
 CARD = "GPU-11111111-2222-3333-4444-555555555555"
 PROCESSES = "nvmlDeviceGetComputeRunningProcesses_v3"
 NO_PERMISSION = 4
@@ -46,19 +50,26 @@ def on_vulkan(layers: str | int = "all") -> str:
     variables = {
         "GGML_VK_VISIBLE_DEVICES": "0",  # a device without a GPU is left out unless it is named
         "VK_DRIVER_FILES": str(DRIVERS[0]),
-        "MESA_SHADER_CACHE_DIR": SHADERS,
+        "MESA_SHADER_CACHE_DIR": f"/home/lab/{SHADERS}",
     }
     listed = ", ".join(f"{name}: '{value}'" for name, value in variables.items())
-    return f", args: [--no-warmup], gpu_layers: {layers}, environment: {{{listed}}}"
+    return f", gpu_layers: {layers}, environment: {{{listed}}}"
 
 
-def gpu(host: LightHost, env: Mapping[str, str] | None = None) -> dict[str, Any]:
+def write(host: LightHost, *, alpha: str = "", beta: str = "") -> None:
+    """The lab of two servers, with time to compile shaders."""
+    write_lab(host, alpha_more=alpha, beta_more=beta)
+    text = host.read(f"{LAB}/lab.yaml")
+    host.write(f"{LAB}/lab.yaml", text.replace("start_timeout: 60s", "start_timeout: 150s"))
+
+
+def gpu(host: LightHost, env: Mapping[str, str]) -> dict[str, Any]:
     """Service → its row of `labctl gpu --json`."""
     done = host.labctl("gpu", "--json", env=env, check=True)
     return {row["service"]: row for row in json.loads(done.stdout)["services"]}
 
 
-def offload(host: LightHost, env: Mapping[str, str] | None = None) -> dict[str, tuple[str, str]]:
+def offload(host: LightHost, env: Mapping[str, str]) -> dict[str, tuple[str, str]]:
     """Service → (health, words) of the offload samples of `labctl verify --json`."""
     done = host.labctl("verify", "--json", env=env)
     samples = json.loads(done.stdout)["samples"]
@@ -70,8 +81,13 @@ def generations(host: LightHost) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
+@pytest.fixture(scope="module")
+def shaders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("shaders")
+
+
 @pytest.fixture
-def lab(host: LightHost) -> LightHost:
+def lab(host: LightHost, shaders: Path) -> Iterator[LightHost]:
     """Two servers that nobody deployed, on a host where software Vulkan can run."""
     if not DRIVERS:
         reason = "no software Vulkan device: apt-get install mesa-vulkan-drivers"
@@ -79,8 +95,12 @@ def lab(host: LightHost) -> LightHost:
             pytest.fail(reason)
         pytest.skip(reason)
     write_models(host)
-    host.write(".cache/mesa/.keep", "")
-    return host
+    host.write(f"hidden/{LIBRARY}", "")
+    host.write(f"{SHADERS}/.keep", "")
+    for file in (path for path in shaders.rglob("*") if path.is_file()):
+        host.copy(file, f"{SHADERS}/{file.relative_to(shaders)}")
+    yield host
+    shutil.copytree(host.home / SHADERS, shaders, dirs_exist_ok=True)
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +129,12 @@ def card(free: int, **more: Any) -> DeviceState:
 
 
 def test_a_plan_is_proved_and_a_start_against_it_is_rolled_back(lab: LightHost) -> None:
-    write_lab(lab, alpha_more=on_vulkan())
-    done = outcome(lab.labctl("deploy", "--json", check=True).stdout)
+    write(lab, alpha=on_vulkan())
+    done = outcome(lab.labctl("deploy", "--json", env=NO_NVML, check=True).stdout)
     assert done["outcome"] == "committed"
     proved = {"alpha": ("healthy", "full 5/5"), "beta": ("healthy", "cpu")}
-    assert offload(lab) == proved
-    rows = gpu(lab)
+    assert offload(lab, NO_NVML) == proved
+    rows = gpu(lab, NO_NVML)
     assert {name: row["verdict"] for name, row in rows.items()} == {
         "alpha": "full 5/5",
         "beta": "cpu",
@@ -125,12 +145,12 @@ def test_a_plan_is_proved_and_a_start_against_it_is_rolled_back(lab: LightHost) 
     assert rows["alpha"]["proven"]["contradictions"] == []
     # What is free now is another number; the placement that serves is kept.
     before = pids(lab)
-    again = outcome(lab.labctl("deploy", "--json", check=True).stdout)
+    again = outcome(lab.labctl("deploy", "--json", env=NO_NVML, check=True).stdout)
     assert (again["outcome"], again["changed"]) == ("nothing to do", False)
 
     lab.write("bin/llama-server", LIAR, mode=0o755)
-    write_lab(lab, alpha_more=f"{on_vulkan()}, program: ~/bin/llama-server")
-    failed = lab.labctl("deploy")
+    write(lab, alpha=f"{on_vulkan()}, program: ~/bin/llama-server")
+    failed = lab.labctl("deploy", env=NO_NVML)
     assert failed.returncode == 10, failed.stdout + failed.stderr
     assert failed.stdout.splitlines()[0] == (
         "failed: alpha: planned 5/5 on a GPU, but Vulkan0 is there, and the load does not use it"
@@ -138,8 +158,8 @@ def test_a_plan_is_proved_and_a_start_against_it_is_rolled_back(lab: LightHost) 
     )
     assert "generation 2 failed; generation 1 is restored and proved" in failed.stdout
     assert_whole(lab, 1)
-    assert offload(lab) == proved
-    assert {name: row["verdict"] for name, row in gpu(lab).items()} == {
+    assert offload(lab, NO_NVML) == proved
+    assert {name: row["verdict"] for name, row in gpu(lab, NO_NVML).items()} == {
         "alpha": "full 5/5",
         "beta": "cpu",
     }
@@ -151,7 +171,7 @@ def test_a_plan_is_proved_and_a_start_against_it_is_rolled_back(lab: LightHost) 
 
 def test_the_ledger_of_nvml_decides_what_starts(lab: LightHost, double: dict[str, str]) -> None:
     """Two that do not fit together are refused; with room the same lab is deployed and measured."""
-    write_lab(lab, alpha_more=on_vulkan(), beta_more=on_vulkan())
+    write(lab, alpha=on_vulkan(), beta=on_vulkan())
     show(lab, card(free=1200))
     for verb in ("plan", "deploy"):
         refused = lab.labctl(verb, env=double)
@@ -167,7 +187,7 @@ def test_the_ledger_of_nvml_decides_what_starts(lab: LightHost, double: dict[str
     assert active.stdout.strip() == "inactive"
 
     # Room for both. Whose memory it is, this driver does not tell: seen, and no pass.
-    write_lab(lab, alpha_more=on_vulkan(), beta_more=", gpu_layers: 0")
+    write(lab, alpha=on_vulkan(), beta=", gpu_layers: 0")
     show(lab, card(free=6000, errors={PROCESSES: NO_PERMISSION}))
     done = outcome(lab.labctl("deploy", "--json", env=double, check=True).stdout)
     assert done["outcome"] == "committed", done
@@ -197,14 +217,14 @@ def test_a_server_that_sees_no_gpu_is_not_sent_to_one(
 ) -> None:
     """The host has a card, the llama-server was built without it."""
     show(lab, card(free=6000))
-    write_lab(lab, alpha_more=", gpu_layers: 5")
+    write(lab, alpha=", gpu_layers: 5")
     refused = lab.labctl("deploy", env=double)
     assert refused.returncode == 78, refused.stdout + refused.stderr
     assert "alpha" in refused.stderr and "its llama-server finds no GPU" in refused.stderr
     assert "it would run on the CPU and say otherwise" in refused.stderr
     assert generations(lab) == []
 
-    write_lab(lab, alpha_more=", gpu_layers: auto")
+    write(lab, alpha=", gpu_layers: auto")
     lab.labctl("deploy", env=double, check=True)
     row = gpu(lab, double)["alpha"]
     assert row["planned"]["layers"] == 0 and row["verdict"] == "cpu"
@@ -213,20 +233,20 @@ def test_a_server_that_sees_no_gpu_is_not_sent_to_one(
 
 
 def test_a_host_without_a_gpu_is_a_normal_host(lab: LightHost) -> None:
-    write_lab(lab)
-    assert lab.labctl("plan", check=True).stderr == ""
-    done = outcome(lab.labctl("deploy", "--json", check=True).stdout)
+    write(lab)
+    assert lab.labctl("plan", env=NO_NVML, check=True).stderr == ""
+    done = outcome(lab.labctl("deploy", "--json", env=NO_NVML, check=True).stdout)
     assert done["outcome"] == "committed"
     environment = deployed(lab, "env/alpha.env").read_text()
     assert 'LLAMA_ARG_DEVICE="none"' in environment
     assert 'LLAMA_ARG_N_GPU_LAYERS="0"' in environment
-    assert offload(lab) == {"alpha": ("healthy", "cpu"), "beta": ("healthy", "cpu")}
-    told = lab.labctl("gpu")
+    assert offload(lab, NO_NVML) == {"alpha": ("healthy", "cpu"), "beta": ("healthy", "cpu")}
+    told = lab.labctl("gpu", env=NO_NVML)
     assert told.returncode == 0
     assert "no NVIDIA GPU and no driver: models run on the CPU" in told.stdout
     rows = [line.split(None, 3) for line in told.stdout.splitlines() if "5" in line]
     assert rows == [
         [name, "0/5", "cpu", "0/5: no GPU, all on the CPU"] for name in ("alpha", "beta")
     ]
-    again = outcome(lab.labctl("deploy", "--json", check=True).stdout)
+    again = outcome(lab.labctl("deploy", "--json", env=NO_NVML, check=True).stdout)
     assert again["outcome"] == "nothing to do"

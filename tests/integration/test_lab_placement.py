@@ -117,6 +117,15 @@ def test_a_gpu_that_cannot_be_read_is_not_a_missing_one(bench: Bench) -> None:
     assert refusal.services == ("beta",) and refusal.hint == "reboot"
 
 
+def test_the_only_gpu_lost_is_not_a_missing_one(bench: Bench) -> None:
+    trouble = GpuTrouble(GpuTroubleKind.GPU_LOST, "GPU 0 is lost", "power off")
+    lost = GpuReading(troubles=(trouble,))
+    found = bench.place(bench.service("alpha"), bench.service("beta", 3), reading=lost)
+    assert found.placement.services[0].why.endswith("(GPU 0 is lost)")
+    (refusal,) = found.placement.refusals
+    assert refusal.services == ("beta",) and refusal.hint == "power off"
+
+
 def test_who_places_itself_is_left_alone(bench: Bench) -> None:
     own = bench.service("alpha", args=("-ngl", "2"))
     off = bench.service("beta", enabled=False)

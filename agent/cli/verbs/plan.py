@@ -20,18 +20,21 @@ def plan(
     """Show the diff of files and the unit actions of a deploy. Touches nothing."""
     from agent.cli.desired import desired
     from agent.cli.host import open_host, recover_if_needed
-    from agent.cli.output import say_json, say_lines, wants_colour
-    from agent.cli.views.plan import plan_json, plan_lines
+    from agent.cli.output import plain, say_json, say_lines, wants_colour
+    from agent.cli.views.plan import placement_lines, plan_json, plan_lines
     from agent.model.errors import ExitCode
 
     host = open_host()
     recover_if_needed(host)
-    planned = host.deployer.plan(desired(host, lab).rendered)
+    rendered = desired(host, lab).rendered
+    planned = host.deployer.plan(rendered)
     holders, edited = dict(planned.observed.holders), planned.observed.edited
     if as_json:
-        say_json(plan_json(planned.plan, planned.current, holders, edited))
+        shown = plan_json(planned.plan, planned.current, holders, edited)
+        say_json({**shown, "placements": plain(list(rendered.placements))})
     else:
         colour = wants_colour(sys.stdout)
         say_lines(plan_lines(planned.plan, planned.current, holders, edited, colour=colour))
+        say_lines(placement_lines(rendered.placements))
     pending = not planned.plan.empty or bool(edited)
     raise typer.Exit(ExitCode.CHANGES_PENDING if detailed and pending else ExitCode.OK)

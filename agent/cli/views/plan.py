@@ -9,6 +9,7 @@ from agent.cli.output import paint
 from agent.deploy.render import INPUTS_VARIABLE
 from agent.model.generation import Generation
 from agent.model.host import PortHolder
+from agent.model.placed import ServicePlacement
 from agent.model.plan import ChangeKind, FileChange, Plan
 
 _SIGN = {ChangeKind.ADDED: "+", ChangeKind.CHANGED: "~", ChangeKind.REMOVED: "-"}
@@ -81,6 +82,13 @@ def _unit_lines(plan: Plan) -> list[str]:
     for number, wave in enumerate(plan.waves, start=1):
         lines += [f"  {number}. {step}" for step in wave]
     return lines
+
+
+def placement_lines(placements: Sequence[ServicePlacement]) -> list[str]:
+    """Which layers go where, and why; nothing for a lab without models to place."""
+    if not placements:
+        return []
+    return ["", "Layers", *(f"  {placed.service}: {placed.why}" for placed in placements)]
 
 
 def plan_json(

@@ -262,6 +262,45 @@ def test_who_yields_layers_restarts_before_another_takes_them(host: FakeHost) ->
     assert_whole(host, {2})
 
 
+def test_a_failed_generation_gives_room_back_before_the_old_one_takes_it(host: FakeHost) -> None:
+    """Alpha grows back to what it had, and gamma is in its way."""
+    gamma = service("gamma", 8082)
+    deploy(host, placed(FIRST, on_gpu("alpha", 33, mib=8000)))
+    fewer = rendered(replace(A, context=4096), B, gamma)
+    against_while(host, fewer.digest, "gamma")
+    before = len(jobs(host))
+    outcome = deploy(host, placed(fewer, on_gpu("alpha", 10, mib=2000), on_gpu("gamma")))
+    assert outcome.kind is OutcomeKind.ROLLED_BACK
+    assert [job for job in jobs(host)[before:] if "litellm" not in job] == [
+        "restart alpha.service",
+        "start gamma.service",
+        "stop gamma.service",
+        "restart alpha.service",
+    ]
+    assert_whole(host, {1})
+
+
+def test_who_grows_restarts_after_who_yields(host: FakeHost) -> None:
+    """In the lab's order alpha would be the first, and no chain keeps them apart."""
+    old = rendered(A, B, chained=False)
+    new = rendered(replace(A, context=4096), replace(B, context=4096), chained=False)
+    deploy(host, placed(old, on_gpu("alpha", 10, mib=2000), on_gpu("beta", 33, mib=8000)))
+    wanted = placed(new, on_gpu("alpha", 33, mib=8000), on_gpu("beta", 10, mib=2000))
+    waves = host.deployer.plan(wanted).plan.waves
+    assert [[step.service.name for step in wave] for wave in waves][:2] == [["beta"], ["alpha"]]
+
+
+@pytest.mark.parametrize("uuid", ["GPU-2", ""])
+def test_who_leaves_another_gpu_is_stopped_at_the_end(host: FakeHost, uuid: str) -> None:
+    """Its chains keep it until the gateway asks for it no more."""
+    elsewhere = replace(on_gpu("beta"), gpus=(uuid,), needs=(DeviceNeed(uuid, MIB),))
+    deploy(host, placed(rendered(A, B), *([elsewhere] if uuid else [])))
+    wanted = placed(rendered(A, service("gamma", 8082)), on_gpu("gamma"))
+    waves = host.deployer.plan(wanted).plan.waves
+    assert [str(step).split(" (")[0] for step in waves[-1]] == ["stop beta.service"]
+    assert waves[0][0].service.name == "gamma"
+
+
 # -- what a placement is, and is not -------------------------------------------------------------
 
 
