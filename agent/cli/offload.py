@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from agent.cli.verbs.gpu import read_gpus
+from agent.cli.gpus import read_gpus
 from agent.gpu.ledger import Holding, waiting_for
 from agent.gpu.log_lines import parse_load_log
 from agent.gpu.ollama_proof import OllamaModel, prove_ollama

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from agent.cli.gpus import read_gpus
 from agent.cli.host import Host
 from agent.cli.offload import holdings
 from agent.cli.output import tell
 from agent.cli.placing import LabPlacement, place_lab
-from agent.cli.verbs.gpu import read_gpus
 from agent.gpu.ledger import Costs
 from agent.host.oracle import Oracle
 from agent.model.errors import Refused, StoreDamaged

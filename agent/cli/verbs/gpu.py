@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from agent.cli.views.gpu_plan import PlanSeen
     from agent.model.generation import Generation
     from agent.model.gguf import CacheType, LoadRequest
-    from agent.model.gpu import GpuReading
 
 gpu_app = typer.Typer(help="Show the GPUs of this host, or plan for them.", rich_markup_mode=None)
 SLOTS_MAX = 1024
@@ -39,16 +38,9 @@ def gpu(context: typer.Context, as_json: options.Json = False) -> None:
     raise typer.Exit(ExitCode.OK if seen.healthy else ExitCode.UNHEALTHY)
 
 
-def read_gpus() -> GpuReading:
-    """One look at NVML, judged."""
-    from agent.gpu import troubles
-    from agent.host.nvml import NvmlGpus
-
-    return NvmlGpus(troubles).read()
-
-
 def look_at_gpus() -> GpuSeen:
     """NVML's reading, and whose processes are on the GPUs. Works where nothing was deployed."""
+    from agent.cli.gpus import read_gpus
     from agent.cli.host import open_host, recover_if_needed
     from agent.cli.views.gpu import GpuSeen
     from agent.host.gpu_owners import owners
@@ -135,6 +127,7 @@ def answer(path: str, request: LoadRequest) -> PlanSeen:
     """Read the header, the GPUs, and place the model alone on what is free now."""
     from pathlib import Path
 
+    from agent.cli.gpus import read_gpus
     from agent.cli.model_facts import read_model
     from agent.cli.views.gpu_plan import PlanSeen
     from agent.gpu.ledger import Costs, open_ledgers
