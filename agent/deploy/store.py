@@ -20,7 +20,7 @@ import hmac
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent.deploy.codec import decode, encode
 from agent.deploy.durable import (
@@ -33,6 +33,7 @@ from agent.deploy.durable import (
 from agent.deploy.ports import Disk
 from agent.model.errors import DiskFailure, StoreDamaged
 from agent.model.generation import (
+    DamagedGeneration,
     FileEntry,
     Generation,
     GenerationKind,
@@ -46,14 +47,6 @@ from agent.model.plan import RenderedFile
 _FOLDER = re.compile(r"(\d{6,})-\d{8}T\d{6}Z")
 _LEFTOVER_PREFIXES = (".sealing-", ".removing-")
 KEY_BYTES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class DamagedGeneration:
-    """A generation folder that cannot be read, and why."""
-
-    folder: str
-    why: str
 
 
 class Store:

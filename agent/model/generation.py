@@ -249,6 +249,14 @@ class Generation:
 
 
 @dataclass(frozen=True, slots=True)
+class DamagedGeneration:
+    """A generation folder that cannot be read, and why."""
+
+    folder: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """The durable state of the transaction in flight; written before anything changes.
 
