@@ -8,6 +8,7 @@ from dataclasses import replace
 from agent.cli.host import Host
 from agent.cli.views.status import Row, Seen
 from agent.deploy.placements import Placements
+from agent.host.cgroup import pids_in, resident_bytes
 from agent.host.session import linger_enabled
 from agent.model.generation import Generation
 from agent.model.host import UnitState
@@ -28,7 +29,7 @@ def look(host: Host, current: Generation) -> Seen:
         for spec, sample in zip(services, samples, strict=True)
         if states[spec.unit].running
     }
-    states = {unit: _with_memory(host, state) for unit, state in states.items()}
+    states = {unit: _with_memory(state) for unit, state in states.items()}
     judgement = current.judgement
     proofs = {proof.service: proof for proof in judgement.proofs} if judgement else {}
     drift = Placements(host.disk, host.store).wrong(current)
@@ -46,8 +47,10 @@ def look(host: Host, current: Generation) -> Seen:
     )
 
 
-def _with_memory(host: Host, state: UnitState) -> UnitState:
+def _with_memory(state: UnitState) -> UnitState:
     """Where the cgroup counts no memory, ask the processes themselves."""
     if state.memory_bytes is not None or not state.running:
         return state
-    return replace(state, memory_bytes=host.processes.memory_bytes(state))
+    pids = pids_in(state.control_group) if state.control_group else None
+    main = (state.main_pid,) if state.main_pid is not None else ()
+    return replace(state, memory_bytes=resident_bytes(pids or main))

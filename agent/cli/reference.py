@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from agent.cli.checked import RULES
-from agent.cli.main import app
+from agent.cli.main import command_line
 from agent.cli.output import say
 from agent.cli.reference_keys import TABLES, KeyTable, default_of
 from agent.lab.read import read_lab
@@ -153,7 +153,7 @@ def reference() -> str:
 
 def _verbs() -> str:
     lines = ["## Verbs", ""]
-    for name, command in _commands(typer.main.get_command(app), "labctl"):
+    for name, command in _commands(typer.main.get_command(command_line()), "labctl"):
         lines += [f"### {name}", "", (command.help or "").strip(), ""]
         rows = [row for row in map(_parameter, command.params) if row is not None]
         if rows:

@@ -53,11 +53,6 @@ class HostProcesses:
             read_bytes=sum(reading.read_bytes for reading in readings),
         )
 
-    def memory_bytes(self, state: UnitState) -> int | None:
-        """Resident bytes, for hosts whose control groups do not count memory."""
-        progress = self.progress(state)
-        return None if progress is None else progress.resident_bytes
-
     def listens(self, state: UnitState) -> tuple[int, ...]:
         """The TCP ports that the unit's processes listen on, sorted."""
         return tuple(sorted({port for pid in self._pids(state) for port in _ports_of(pid)}))

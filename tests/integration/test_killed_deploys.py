@@ -42,7 +42,8 @@ def test_a_deploy_killed_at_any_moment_is_recovered(two_servers: LightHost) -> N
     for turn in range(3 * KILLS):
         if cut == KILLS:
             break
-        write_lab(host, alpha=1 + turn % 3, beta=1 + chance.randrange(3))
+        changed = f", environment: {{TURN: '{turn}'}}"  # both restart, whatever serves now
+        write_lab(host, alpha_more=changed, beta_more=changed)
         moment_s = chance.uniform(0.2, usual_s)
         deploy = host.spawn_labctl("deploy")
         time.sleep(moment_s)  # the moment is the experiment: there is no event to await

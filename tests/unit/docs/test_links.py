@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from agent.cli.main import app
+from agent.cli.main import command_line
 
 ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -30,7 +30,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_verbs_that_a_page_names_exist(page: Path) -> None:
-    known: dict[str, object] = getattr(typer.main.get_command(app), "commands", {})
+    known: dict[str, object] = getattr(typer.main.get_command(command_line()), "commands", {})
     named = set(_VERB.findall(page.read_text(encoding="utf-8")))
     assert named <= set(known), f"{page.name} names {named - set(known)}"
 
