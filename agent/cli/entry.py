@@ -16,12 +16,27 @@ def main() -> None:
     closed by its own block, and the kernel closes the rest.
     """
     gc.disable()
-    from agent.cli.main import run
-
-    code = run(sys.argv[1:])
+    code = _run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError):  # the reader has gone; there is nobody left to tell
             continue
     os._exit(code)
+
+
+def _run(arguments: list[str]) -> int:
+    """`labctl status`, typed every minute on a bad night, does not wait for the parser of all
+    the other verbs: its two spellings are known here."""
+    if arguments in (["status"], ["status", "--json"]):
+        from agent.cli.boundary import explained
+
+        def status() -> int:
+            from agent.cli.look import show_status
+
+            return show_status(as_json="--json" in arguments)
+
+        return explained(status)
+    from agent.cli.main import run
+
+    return run(arguments)

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from agent.cli.host import Host
-from agent.cli.views.status import Row, Seen
+from agent.cli.host import Host, open_host, recover_if_needed
+from agent.cli.output import say_json, say_lines, wants_colour
+from agent.cli.services import current_generation
+from agent.cli.views.status import Row, Seen, status_json, status_lines
 from agent.deploy.placements import Placements
 from agent.host.cgroup import pids_in, resident_bytes
 from agent.host.session import linger_enabled
+from agent.model.errors import ExitCode
 from agent.model.generation import Generation
 from agent.model.host import UnitState
 
 PROBE_TIMEOUT_S = 1.0
+
+
+def show_status(*, as_json: bool) -> int:
+    """`labctl status`; returns its exit status."""
+    host = open_host()
+    recover_if_needed(host)
+    seen = look(host, current_generation(host))
+    if as_json:
+        say_json(status_json(seen))
+    else:
+        say_lines(status_lines(seen, colour=wants_colour(sys.stdout)))
+    return ExitCode.OK if seen.healthy else ExitCode.UNHEALTHY
 
 
 def look(host: Host, current: Generation) -> Seen:

@@ -1,9 +1,7 @@
-"""`labctl`: the verbs and the one error boundary."""
+"""`labctl`: the verbs."""
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import Annotated
@@ -11,8 +9,8 @@ from typing import Annotated
 import typer
 
 from agent import __version__
-from agent.cli.output import paint, tell, wants_colour
-from agent.model.errors import ExitCode, LabctlError
+from agent.cli.boundary import explained
+from agent.model.errors import ExitCode
 
 # Verb → where its function or, for a group of verbs, its typer app is.
 VERBS = {
@@ -73,46 +71,12 @@ def _options(
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line. Every error that a person can meet ends here, without a traceback."""
+    """Run one command line; returns its exit status."""
     known = arguments[0] if arguments and arguments[0] in VERBS else None
-    command = typer.main.get_command(command_line(known))
-    try:
+
+    def parsed() -> int:
+        command = typer.main.get_command(command_line(known))
         code = command.main(args=arguments, prog_name="labctl", standalone_mode=False)
         return code if isinstance(code, int) else ExitCode.OK
-    except LabctlError as error:
-        _explain(error.message, error.hint)
-        return error.exit_code
-    except KeyboardInterrupt:
-        tell("interrupted")
-        return ExitCode.INTERRUPTED
-    except SystemExit as stop:
-        # typer's own exit where the reader of our stdout has gone, as in `labctl logs | head`.
-        if not isinstance(stop.__context__, BrokenPipeError):
-            raise
-        return ExitCode.OK
-    except Exception as error:  # noqa: BLE001 - the boundary
-        return _other(error)
 
-
-def _other(error: Exception) -> int:
-    """A usage error of the parser, or a defect of ours."""
-    show = getattr(error, "format_message", None)
-    if show is not None:
-        context = getattr(error, "ctx", None)
-        hint = f"try `{context.command_path} --help`" if context is not None else ""
-        if show():
-            _explain(show(), hint)
-        return ExitCode.USAGE
-    if os.environ.get("LABCTL_DEBUG"):
-        raise error
-    _explain(
-        f"unexpected {type(error).__name__}: {error}",
-        "this is a defect of labctl: run again with LABCTL_DEBUG=1 and report what it prints",
-    )
-    return ExitCode.UNEXPECTED
-
-
-def _explain(message: str, hint: str) -> None:
-    tell(paint("labctl: ", "red", colour=wants_colour(sys.stderr)) + message)
-    if hint:
-        tell(f"  hint: {hint}")
+    return explained(parsed)

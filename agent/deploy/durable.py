@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from agent.deploy.ports import Disk
 from agent.model.host import EntryKind
-from agent.model.plan import RenderedFile
+
+if TYPE_CHECKING:
+    # Only for their types: `labctl status` does not pay for the engine's ports.
+    from agent.deploy.ports import Disk
+    from agent.model.generation import RenderedFile
 
 
 def replace_file(disk: Disk, path: str, data: bytes, mode: int, making: str = "") -> None:

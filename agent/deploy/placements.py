@@ -10,14 +10,16 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from agent.deploy.durable import replace_file, replace_link
-from agent.deploy.ports import Disk
 from agent.deploy.store import Store
 from agent.model.errors import StoreDamaged
-from agent.model.generation import Generation, HostFile, Link, Manifest
+from agent.model.generation import Generation, HostFile, Link, Manifest, RenderedFile
 from agent.model.host import EntryKind
-from agent.model.plan import RenderedFile
+
+if TYPE_CHECKING:
+    from agent.deploy.ports import Disk
 
 
 @dataclass(frozen=True, slots=True)

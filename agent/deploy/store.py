@@ -21,6 +21,7 @@ import posixpath
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from agent.deploy.codec import decode, encode
 from agent.deploy.durable import (
@@ -30,7 +31,6 @@ from agent.deploy.durable import (
     replace_link,
     write_tree,
 )
-from agent.deploy.ports import Disk
 from agent.model.errors import DiskFailure, StoreDamaged
 from agent.model.generation import (
     DamagedGeneration,
@@ -40,9 +40,12 @@ from agent.model.generation import (
     Judgement,
     Manifest,
     Record,
+    RenderedFile,
 )
 from agent.model.host import EntryKind
-from agent.model.plan import RenderedFile
+
+if TYPE_CHECKING:
+    from agent.deploy.ports import Disk
 
 _FOLDER = re.compile(r"(\d{6,})-\d{8}T\d{6}Z")
 _LEFTOVER_PREFIXES = (".sealing-", ".removing-")

@@ -52,6 +52,16 @@ class HostFile:
 
 
 @dataclass(frozen=True, slots=True)
+class RenderedFile:
+    """One file of a deploy. `path` is relative to the generation's folder."""
+
+    path: str
+    data: bytes = field(repr=False)  # it may be a secret
+    mode: int = 0o600
+    secret: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FileEntry:
     """One sealed file: its path inside the generation, its SHA-256 (hex) and permission bits.
 

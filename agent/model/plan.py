@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from agent.model.generation import (
@@ -12,17 +12,8 @@ from agent.model.generation import (
     Link,
     ServiceSpec,
 )
+from agent.model.generation import RenderedFile as RenderedFile
 from agent.model.placed import ServicePlacement
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedFile:
-    """One file of a deploy. `path` is relative to the generation's folder."""
-
-    path: str
-    data: bytes = field(repr=False)  # it may be a secret
-    mode: int = 0o600
-    secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
